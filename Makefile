@@ -1,0 +1,50 @@
+# Every target sets up .venv by itself when it is missing or stale; `make` alone lists the targets.
+EXP    ?= decm_digits
+ARGS   ?=
+RESUME ?= 0
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+STAMP  := .venv/.stamp
+DECM   := .venv/bin/decm
+
+unexport PYTHONDONTWRITEBYTECODE
+export UV_PYTHON_DOWNLOADS := never
+export UV_COMPILE_BYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint dashboard sync bars-digits lock clean
+
+help:  ## what can be made
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  options: EXP=$(EXP)  ARGS='any Hydra override'  RESUME=1"
+
+setup: $(STAMP)  ## create .venv from requirements.lock (about 6 GB on disk, with the CUDA build of torch)
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "decm needs Python 3.11, 3.12 or 3.13 on the PATH"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "decm needs Python 3.11, 3.12 or 3.13; found $$($(PYTHON) --version). Choose with PYTHON=..."; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check uv
+	.venv/bin/uv pip sync -q -p .venv/bin/python requirements.lock
+	.venv/bin/python -m ensurepip --upgrade >/dev/null 2>&1 || true
+	.venv/bin/python -m pip install -q --disable-pip-version-check uv
+	.venv/bin/uv pip install -q -p .venv/bin/python --no-deps -e .
+	@touch $(STAMP)
+
+train: $(STAMP)  ## train an experiment: EXP=decm_digits | decm_2d | teacher_digits | smoke
+	$(DECM) train experiment=$(EXP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
+
+test: $(STAMP)  ## the whole test suite
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## ruff, mypy, codespell
+	.venv/bin/ruff check src tests
+	.venv/bin/ruff format --check src tests
+	.venv/bin/mypy
+	.venv/bin/codespell src tests conf README.md Makefile
+
+lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
+	.venv/bin/uv pip compile --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock --no-annotate
+
+clean:  ## remove caches (never runs/)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
