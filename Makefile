@@ -26,8 +26,6 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install -q --disable-pip-version-check uv
 	.venv/bin/uv pip sync -q -p .venv/bin/python requirements.lock
-	.venv/bin/python -m ensurepip --upgrade >/dev/null 2>&1 || true
-	.venv/bin/python -m pip install -q --disable-pip-version-check uv
 	.venv/bin/uv pip install -q -p .venv/bin/python --no-deps -e .
 	@touch $(STAMP)
 

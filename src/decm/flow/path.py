@@ -1,0 +1,46 @@
+"""The straight path between noise and data, and the legend of every symbol in flow/ and objectives/.
+
+    x   data, at time 1          z   noise, at time 0         y   label (y == num_classes is the null label)
+    t   the anchor's time        s   a segment's end          r   a start near noise
+    v   instantaneous velocity   F   average velocity         f   flow map: f(x, t, s) = x + (s - t) F(x, t, s)
+    g   a law's tangent, zero at the exact flow map           B   batch; times are [B], states [B, ...]
+
+MeanFlow and EDM count the other way (data at 0).
+"""
+
+import torch
+from torch import Tensor
+
+
+def expand(t: Tensor, x: Tensor) -> Tensor:
+    """Times [B] as [B, 1, ...], to broadcast against the states x [B, ...]."""
+    return t.reshape(t.shape[0], *(1,) * (x.ndim - 1))
+
+
+def interpolate(x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    """x_t = (1 - t) z + t x."""
+    t = expand(t, x)
+    return (1 - t) * z + t * x
+
+
+def conditional_velocity(x: Tensor, z: Tensor) -> Tensor:
+    """d x_t / dt = x - z, whose mean given x_t is the velocity of the flow (arXiv:2210.02747 Sec. 4)."""
+    return x - z
+
+
+def mean_square(x: Tensor) -> Tensor:
+    """e(x): the mean square over a sample's dimensions, [B, ...] -> [B]."""
+    return x.flatten(1).square().mean(1)
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """rms(x) over a sample's dimensions, [B, ...] -> [B]; its gradient at zero is not defined."""
+    return mean_square(x).sqrt()
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over positions of the cosine over channels, [B, C, H, W] -> [B] (FACM's published code).
+
+    Where there is a single position (2-D states [B, D, 1, 1]) it is the cosine over the whole sample.
+    """
+    return torch.nn.functional.cosine_similarity(a, b, dim=1).flatten(1).mean(1)

@@ -1,0 +1,109 @@
+"""Samplers: free functions (flow_map, z, y, times, noise) -> x at time 1, and the rule that chooses among them.
+
+`times` is the grid 0 = t_0 < ... < t_n = 1. `noise(k)` gives the fresh noise of the k-th renoising, [B, ...], as a
+function of each sample's seed. NFE counts the network's steps.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from decm.flow.flow_map import FlowMap
+from decm.flow.path import interpolate
+from decm.flow.times import time_grid
+
+Noise = Callable[[int], Tensor]
+Sampler = Callable[[FlowMap, Tensor, Tensor, Sequence[float], Noise], Tensor]
+
+
+def _at(time: float, x: Tensor) -> Tensor:
+    return torch.full((x.shape[0],), time, dtype=x.dtype, device=x.device)
+
+
+def flow_map_steps(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """x <- f(x, t_k, t_{k+1}); with one step it is the jump f(z, 0, 1). Exact at the exact flow map."""
+    x = z
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x = flow_map(x, _at(t, x), _at(s, x), y)
+    return x
+
+
+def consistency(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """x <- f(x_t, t, 1), renoised to the next time: multistep consistency sampling (arXiv:2303.01469 Alg. 1)."""
+    x = flow_map(z, _at(times[0], z), _at(1.0, z), y)
+    for k, t in enumerate(times[1:-1]):
+        x_t = interpolate(x, noise(k), _at(t, x))
+        x = flow_map(x_t, _at(t, x), _at(1.0, x), y)
+    return x
+
+
+def n2n_then_consistency(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """The noise-to-noisy jump f(z, 0, t_1), then consistency sampling from t_1 on (DE-CM Sec. 3.5)."""
+    if len(times) == 2:
+        return flow_map_steps(flow_map, z, y, times, noise)
+    x_t = flow_map(z, _at(times[0], z), _at(times[1], z), y)
+    return consistency(flow_map, x_t, y, times[1:], noise)
+
+
+def euler(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """x <- x + (t_{k+1} - t_k) F(x, t_k, t_k): order 1."""
+    x = z
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        x = x + (s - t) * flow_map.velocity(x, _at(t, x), y)
+    return x
+
+
+def heun(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """The trapezoidal rule on F(x, t, t): order 2, two network steps an interval."""
+    x = z
+    for t, s in zip(times[:-1], times[1:], strict=True):
+        v = flow_map.velocity(x, _at(t, x), y)
+        ahead = x + (s - t) * v
+        x = x + (s - t) / 2 * (v + flow_map.velocity(ahead, _at(s, x), y))
+    return x
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "flow_map_steps": flow_map_steps,
+    "consistency": consistency,
+    "n2n_then_consistency": n2n_then_consistency,
+    "euler": euler,
+    "heun": heun,
+}
+
+MANY_STEPS = 16  # from here on the velocity alone, if it was trained, is integrated
+
+
+def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
+    """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: method.md).
+
+    One step is the jump; many steps are Euler on F(x, t, t); between the two, whichever maps were trained.
+    A model of the velocity alone is always integrated by Euler.
+    """
+    has_velocity = not trained_on or "instantaneous" in trained_on
+    if not set(trained_on) - {"instantaneous"} or (nfe >= MANY_STEPS and has_velocity):
+        return "euler"
+    if "mean_flow" in trained_on:
+        return "flow_map_steps"
+    if "consistency" in trained_on:
+        return "n2n_then_consistency" if "noise_to_noisy" in trained_on and nfe > 1 else "consistency"
+    return "flow_map_steps"
+
+
+def sample(
+    flow_map: FlowMap, z: Tensor, y: Tensor, nfe: int, sampler: str, noise: Noise, times: Sequence[float] | None = None
+) -> Tensor:
+    """Generate with exactly `nfe` network steps. Raises ValueError for an unknown sampler or an impossible NFE."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler={sampler!r} is unknown. Choose one of {', '.join(SAMPLERS)}.")
+    if not 1 <= nfe <= 1000:
+        raise ValueError(f"nfe={nfe} is out of range; expected 1 to 1000 network steps.")
+    if sampler == "heun" and nfe % 2:
+        raise ValueError(f"nfe={nfe} with heun, which takes two network steps an interval; choose an even number.")
+    intervals = nfe // 2 if sampler == "heun" else nfe
+    times = time_grid(intervals) if times is None else list(times)
+    ordered = all(a < b for a, b in zip(times[:-1], times[1:], strict=True))
+    if len(times) != intervals + 1 or times[0] != 0 or times[-1] != 1 or not ordered:
+        raise ValueError(f"The time grid {times} does not rise from 0 to 1 in {intervals} intervals.")
+    return SAMPLERS[sampler](flow_map, z, y, times, noise)

@@ -1,0 +1,63 @@
+"""When: stratified times over the global batch, time grids for sampling, and pure schedules of a step."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from decm.flow.randomness import permutation, uniform
+
+
+def stratified_times(seed: int, index: Tensor, global_batch: int) -> Tensor:
+    """Uniform times [B] in [0, 1), one in each stratum [k/G, (k+1)/G) of the global batch of G samples.
+
+    `index` [B] counts samples over the whole run; samples nG ... (n+1)G - 1 are the global batch of step n, wherever
+    they are computed. Stratification reduces the variance of the loss over t (arXiv:2107.00630 App. I.1).
+    """
+    steps = index // global_batch
+    strata = torch.empty_like(index)
+    for step in steps.unique().tolist():
+        here = steps == step
+        strata[here] = permutation(seed, "strata", step, global_batch)[index[here] % global_batch]
+    times = (strata + uniform(seed, "times", index)) / global_batch
+    return times.clamp(max=1 - 2**-24)  # float32 rounding must not reach 1
+
+
+def logit_normal_times(uniforms: Tensor, mean: float, std: float) -> Tensor:
+    """sigmoid(mean + std Phi^-1(u)): an increasing map of uniform times, so that strata stay strata."""
+    return torch.sigmoid(mean + std * torch.special.ndtri(uniforms.clamp(1e-6, 1 - 1e-6)))
+
+
+def arctan_normal_times(uniforms: Tensor, mean: float, std: float) -> Tensor:
+    """1 - (2/pi) arctan(exp(mean + std Phi^-1(u))): sCM's proposal (arXiv:2410.11081 App. G.2) with data at 1."""
+    return 1 - (2 / math.pi) * torch.exp(mean + std * torch.special.ndtri(uniforms.clamp(1e-6, 1 - 1e-6))).arctan()
+
+
+def time_grid(steps: int) -> list[float]:
+    """Times 0 = t_0 < ... < t_steps = 1, evenly spaced. Raises ValueError below one step."""
+    if steps < 1:
+        raise ValueError(f"The number of steps is {steps}; expected 1 or more.")
+    return [k / steps for k in range(steps + 1)]
+
+
+def linear_decay(step: int, start: float, steps: int) -> float:
+    """max(0, (1 - step / steps) start): DE-CM's decay of r, from start = 0.1 over 20,000 steps."""
+    return max(0.0, 1 - step / steps) * start if steps else 0.0
+
+
+def linear_ramp(step: int, steps: int) -> float:
+    """min(1, step / steps); 1 where steps is 0."""
+    return min(1.0, step / steps) if steps else 1.0
+
+
+def warmup_cosine(step: int, warmup: int, total: int, final: float = 0.0) -> float:
+    """The learning rate's factor: linear from 1/warmup to 1 over `warmup` steps, then a half cosine to `final`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_constant(step: int, warmup: int) -> float:
+    """The learning rate's factor: linear from 1/warmup to 1, then constant (DE-CM's ImageNet setting)."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0

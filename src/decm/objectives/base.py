@@ -1,0 +1,107 @@
+"""The contract between the training step and an objective: the records that travel, and ask, aim, measure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from decm.flow.derivative import Tangents
+from decm.flow.path import interpolate
+from decm.flow.velocity import Field
+
+
+class Rows(NamedTuple):
+    """Where the student is needed: F(x, t, s, y), and dF along `tangents` if they are given."""
+
+    x: Tensor  # [b, ...]
+    t: Tensor  # [b]
+    s: Tensor  # [b]
+    y: Tensor  # [b]
+    tangents: Tangents | None = None
+
+
+class Aim(NamedTuple):
+    """The target of F, and the tangent g = F- - target before any clamp, weight or norm (what the logs show)."""
+
+    target: Tensor  # [b, ...]
+    tangent: Tensor  # [b, ...]
+
+
+@dataclass
+class Segment:
+    """The rows of a planned law: states x at times `start`, to be carried to times `end`."""
+
+    x: Tensor  # [b, ...]
+    start: Tensor  # [b]
+    end: Tensor  # [b]
+    y: Tensor  # [b]
+    ramp: float = 1.0
+    v: Tensor | None = None  # the field at (x, start) if it is known already
+
+    def velocity(self, field: Field) -> Tensor:
+        """v(x, start), evaluated at most once, and only if an objective asks for it."""
+        if self.v is None:
+            self.v = field(self.x, self.start, self.y)
+        return self.v
+
+
+class Objective(Protocol):
+    """A law on a segment. It never calls the student: all planned segments share one call."""
+
+    def ask(self, segment: Segment, field: Field) -> Rows:
+        """The rows at which the student is needed, with tangents or without."""
+        ...
+
+    def aim(self, segment: Segment, F: Tensor, dF: Tensor | None, field: Field) -> Aim:
+        """The target, from the student's own value F- and derivative dF (both without gradient)."""
+        ...
+
+    def measure(self, segment: Segment, F: Tensor, aim: Aim) -> Tensor:
+        """The loss per sample, [b], differentiable in F alone."""
+        ...
+
+
+@dataclass(frozen=True)
+class SubTrajectory:
+    """One planned segment of the anchor: which law, from where to where, on which rows, with which weight.
+
+    `rows` selects anchor rows (None: all of them); `count` is the number of such rows in the *global* batch of the
+    optimizer step, so that the mean does not depend on how the batch is split. `start` and `end` are times [b].
+    """
+
+    name: str
+    objective: Objective
+    start: Tensor
+    end: Tensor
+    count: int
+    rows: Tensor | None = None
+    weight: float = 1.0
+    ramp: float = 1.0
+
+
+@dataclass
+class Batch:
+    """The anchor: data x, noise z, times t, labels y, the samples' indices in the run's order, and the plan."""
+
+    x: Tensor  # [B, ...]
+    z: Tensor  # [B, ...]
+    t: Tensor  # [B]
+    y: Tensor  # [B]
+    index: Tensor  # [B]
+    plan: list[SubTrajectory] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        B = self.x.shape[0]
+        assert self.z.shape == self.x.shape, f"noise {tuple(self.z.shape)} for data {tuple(self.x.shape)}"
+        assert self.t.shape == self.y.shape == self.index.shape == (B,), "times, labels and indices must be [B]"
+
+    def segment(self, sub: SubTrajectory, v: Tensor | None) -> Segment:
+        """The rows of a planned segment; `v` is the field at the anchor, shared by the segments that start there."""
+        pick = slice(None) if sub.rows is None else sub.rows
+        at_anchor = torch.equal(sub.start, self.t[pick])
+        x = interpolate(self.x[pick], self.z[pick], sub.start)
+        shared = v[pick] if at_anchor and v is not None else None
+        return Segment(x, sub.start, sub.end, self.y[pick], sub.ramp, shared)

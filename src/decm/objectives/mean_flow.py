@@ -1,0 +1,34 @@
+"""MeanFlow: the average velocity over any segment t -> s."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decm.flow.path import expand, mean_square
+from decm.flow.velocity import Field
+from decm.objectives.base import Aim, Rows, Segment
+
+
+@dataclass(frozen=True)
+class MeanFlow:
+    """F = v + (s - t) dF with dF along (v, 1, 0); loss e / (e + c)^power, denominator detached.
+
+    arXiv:2505.13447 Eq. 6 and 22 (with data at time 1); c = 1e-3 and power = 1 as in its Sec. 4.3.
+    """
+
+    power: float = 1.0
+    c: float = 1e-3
+
+    def ask(self, segment: Segment, field: Field) -> Rows:
+        v, t = segment.velocity(field), segment.start
+        return Rows(segment.x, t, segment.end, segment.y, (v, torch.ones_like(t), torch.zeros_like(t)))
+
+    def aim(self, segment: Segment, F: Tensor, dF: Tensor | None, field: Field) -> Aim:
+        assert dF is not None
+        target = segment.velocity(field) + expand(segment.end - segment.start, F) * dF
+        return Aim(target, F - target)
+
+    def measure(self, segment: Segment, F: Tensor, aim: Aim) -> Tensor:
+        loss = mean_square(F - aim.target)
+        return loss / (loss.detach() + self.c) ** self.power
