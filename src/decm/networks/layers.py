@@ -1,0 +1,121 @@
+"""The layers that timm does not have: time embedding, end embedding, attention with QK-norm and RoPE, adaLN block."""
+
+import torch
+import torch.nn.functional as nnf
+from timm.layers import RmsNorm, SwiGLUPacked, apply_rot_embed_cat
+from torch import Tensor, nn
+
+EPS = 1e-6  # LightningDiT's, for every RMSNorm
+FEATURES = 256  # of a time
+END_EMBEDDINGS = ("raw", "difference")
+
+
+def time_features(t: Tensor, scale: float = 1.0) -> Tensor:
+    """[B] -> [B, 256]: 128 cosines, then 128 sines, of scale * t at frequencies 10000^(-i/128); float32 or wider."""
+    half = FEATURES // 2
+    wide = torch.promote_types(t.dtype, torch.float32)
+    frequencies = 10_000.0 ** (-torch.arange(half, device=t.device, dtype=wide) / half)
+    angle = scale * t.to(wide)[:, None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """MLP(features(t)): linear, SiLU, linear; [B] -> [B, width]."""
+
+    def __init__(self, width: int, scale: float = 1.0, zero: bool = False) -> None:
+        super().__init__()
+        self.scale = scale
+        self.mlp = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        for linear in (self.mlp[0], self.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)  # LightningDiT's
+            nn.init.zeros_(linear.bias)
+        if zero:
+            nn.init.zeros_(self.mlp[2].weight)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.mlp(time_features(t, self.scale).to(self.mlp[0].weight.dtype))
+
+
+class EndEmbedding(TimeEmbedding):
+    """What the network knows of a segment's end; zero at the start of training, so that F(x, t, s) = v(x, t).
+
+    `raw` is MLP(features(s)), as in the published networks; `difference` is MLP(features(s - t)) - MLP(features(0)),
+    exactly zero at s = t for ever, so that training the boundary alone leaves the other ends as they are.
+    """
+
+    def __init__(self, width: int, kind: str, scale: float = 1.0) -> None:
+        if kind not in END_EMBEDDINGS:
+            raise ValueError(f"end_embedding={kind!r} is unknown. Choose one of {', '.join(END_EMBEDDINGS)}.")
+        super().__init__(width, scale, zero=True)
+        self.kind = kind
+
+    def forward(self, t: Tensor, s: Tensor | None = None) -> Tensor:
+        assert s is not None
+        if self.kind == "raw":
+            return super().forward(s)
+        return super().forward(s - t) - super().forward(torch.zeros_like(t))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (1 + scale) + shift, with [B, width] broadcast over the tokens of [B, N, width]."""
+    return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with 2-D RoPE and, where `qk_norm`, RMSNorm of queries and keys before it."""
+
+    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.q_norm = RmsNorm(width // heads, eps=EPS) if qk_norm else nn.Identity()
+        self.k_norm = RmsNorm(width // heads, eps=EPS) if qk_norm else nn.Identity()
+
+    def forward(self, x: Tensor, rope: Tensor) -> Tensor:
+        B, N, width = x.shape
+        q, k, v = self.qkv(x).reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each [B, heads, N, head_dim]
+        q = apply_rot_embed_cat(self.q_norm(q), rope).to(v.dtype)
+        k = apply_rot_embed_cat(self.k_norm(k), rope).to(v.dtype)
+        out = nnf.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(B, N, width))
+
+
+class Block(nn.Module):
+    """LightningDiT's block: attention and SwiGLU, each after RMSNorm and adaLN (shift, scale), each gated."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool) -> None:
+        super().__init__()
+        hidden = int(2 / 3 * mlp_ratio * width)
+        self.norm1 = RmsNorm(width, eps=EPS)
+        self.attn = Attention(width, heads, qk_norm)
+        self.norm2 = RmsNorm(width, eps=EPS)
+        self.mlp = SwiGLUPacked(width, hidden_features=2 * hidden)
+        self.adaln = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        for linear in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.adaln[1].weight)
+        nn.init.zeros_(self.adaln[1].bias)
+
+    def forward(self, x: Tensor, c: Tensor, rope: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c).chunk(6, dim=1)
+        x = x + gate_a[:, None] * self.attn(modulate(self.norm1(x), shift_a, scale_a), rope)
+        return x + gate_m[:, None] * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+
+
+class FinalLayer(nn.Module):
+    """RMSNorm, adaLN (shift, scale), linear to a patch; zero at the start."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm = RmsNorm(width, eps=EPS)
+        self.linear = nn.Linear(width, out)
+        self.adaln = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        for linear in (self.linear, self.adaln[1]):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaln(c).chunk(2, dim=1)
+        return self.linear(modulate(self.norm(x), shift, scale))
