@@ -1,0 +1,73 @@
+"""Batches by index: one global order of samples, cut by rank and micro-batch, with a position that can be saved."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from decm.data.manifest import Manifest
+
+
+class Dataset(Protocol):
+    """What the loader needs of a data set."""
+
+    manifest: Manifest
+
+    def batch(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples number `index` of the run's global order."""
+        ...
+
+
+def micro_batch_size(global_batch: int, world_size: int, accumulate: int) -> int:
+    """Rows of one micro-batch on one rank. Raises ValueError unless the global batch divides evenly."""
+    parts = world_size * accumulate
+    if global_batch < 1 or global_batch % parts:
+        raise ValueError(
+            f"data.batch_size={global_batch} (samples an optimizer step, over all devices) does not divide into "
+            f"{world_size} devices x {accumulate} micro-batches. Choose a multiple of {parts}."
+        )
+    return global_batch // parts
+
+
+class IndexLoader:
+    """Yields {x, y, index} for the whole run of `steps` optimizer steps, as seen by one rank.
+
+    Optimizer step n holds samples nG ... (n+1)G - 1 of the run, G = `global_batch`; rank r takes the r-th of
+    `world_size` equal slices, in `accumulate` micro-batches. The saved position counts samples, so that a run may
+    resume with another number of ranks.
+    """
+
+    def __init__(
+        self, dataset: Dataset, seed: int, global_batch: int, steps: int, rank: int = 0, world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:  # fmt: skip
+        self.dataset, self.seed, self.global_batch = dataset, seed, global_batch
+        self.micro = micro_batch_size(global_batch, world_size, accumulate)
+        self.rank, self.accumulate, self.steps = rank, accumulate, steps
+        self.position = 0  # micro-batches handed out
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulate
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        while self.position < len(self):
+            step, part = divmod(self.position, self.accumulate)
+            first = step * self.global_batch + (self.rank * self.accumulate + part) * self.micro
+            index = torch.arange(first, first + self.micro)
+            x, y = self.dataset.batch(self.seed, index)
+            self.position += 1
+            yield {"x": x, "y": y, "index": index}
+
+    def state_dict(self) -> dict[str, int]:
+        """The samples of all ranks that went by, at the last whole optimizer step."""
+        return {"samples": self.position // self.accumulate * self.global_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after `state["samples"]`. Raises ValueError if that is no whole number of optimizer steps."""
+        if state["samples"] % self.global_batch:
+            raise ValueError(
+                f"The checkpoint stands at sample {state['samples']}, within an optimizer step of "
+                f"data.batch_size={self.global_batch}. Resume with the batch size of the run."
+            )
+        self.position = state["samples"] // self.global_batch * self.accumulate

@@ -1,0 +1,75 @@
+"""What a data set is: shape, classes, normalization, split and content hash. No manifest, no run."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Facts about a data set. States are x = (raw - mean) / std per channel, where raw images lie in [0, 1]."""
+
+    name: str
+    shape: tuple[int, int, int]  # (C, H, W) of a state
+    num_classes: int  # 0: unconditional
+    mean: tuple[float, ...]  # per channel
+    std: tuple[float, ...]  # per channel
+    split: dict[str, Any]  # e.g. {"train": 1497, "heldout": 300, "seed": 0}
+    content_hash: str
+    origin: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write `folder/manifest.json`."""
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def check_fits(self, network_shape: tuple[int, ...], network_classes: int) -> None:
+        """Raise ValueError unless a network of these shapes can be trained on the set."""
+        if tuple(self.shape) != tuple(network_shape) or self.num_classes != network_classes:
+            raise ValueError(
+                f"Data set {self.name!r} has states of shape {tuple(self.shape)} and {self.num_classes} classes, but the "
+                f"network expects {tuple(network_shape)} and {network_classes}. Choose another `network`, or set its "
+                "input_size, in_channels and num_classes."
+            )
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Read `folder/manifest.json`. Raises ValueError if the folder or the manifest is missing or malformed."""
+    path = Path(folder) / MANIFEST
+    if not Path(folder).is_dir():
+        raise ValueError(f"Data directory {str(folder)!r} does not exist. Set `data.path` to a prepared data set.")
+    if not path.is_file():
+        raise ValueError(
+            f"Data directory {str(folder)!r} has no {MANIFEST}, so its shape, classes and normalization are unknown. "
+            "Prepare it with decm.data.arrays.write_arrays."
+        )
+    try:
+        facts = json.loads(path.read_text())
+        for key in ("shape", "mean", "std"):
+            facts[key] = tuple(facts[key])
+        return Manifest(**facts)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a manifest that this version can read ({error}). Write it again.") from error
+
+
+def content_hash(*tensors: Tensor) -> str:
+    """SHA-256 over shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def to_pixels(x: Tensor, manifest: Manifest) -> Tensor:
+    """Normalized states [B, C, H, W] as uint8 images, rounded and clipped."""
+    mean = torch.tensor(manifest.mean, dtype=x.dtype, device=x.device)[:, None, None]
+    std = torch.tensor(manifest.std, dtype=x.dtype, device=x.device)[:, None, None]
+    return ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
