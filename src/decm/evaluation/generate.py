@@ -1,0 +1,55 @@
+"""Samples from seeds: sample i has its noise, its renoising and its label from (seed, i) alone."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from decm.flow.flow_map import FlowMap
+from decm.flow.randomness import normal
+from decm.flow.solvers import sample
+
+
+def balanced_labels(num: int, num_classes: int) -> Tensor:
+    """Labels [num]: sample i has class i mod num_classes, so that every class is as frequent; 0 if unconditional."""
+    return torch.arange(num) % max(1, num_classes)
+
+
+def check_labels(labels: Sequence[int], num_classes: int) -> Tensor:
+    """The labels as a tensor [N]. Raises ValueError for one outside 0 .. num_classes - 1."""
+    wrong = [label for label in labels if not 0 <= label < max(1, num_classes)]
+    if wrong or not labels:
+        raise ValueError(f"labels={list(labels)}: expected classes 0 to {max(1, num_classes) - 1}, found {wrong or 'none'}.")
+    return torch.tensor(labels, dtype=torch.int64)
+
+
+@torch.inference_mode()
+def generate(
+    flow_map: FlowMap, shape: Sequence[int], labels: Tensor, nfe: int, sampler: str, seed: int = 0,
+    index: Tensor | None = None, device: torch.device | str = "cpu",
+) -> Tensor:  # fmt: skip
+    """Samples [N, *shape] on the CPU of `labels` [N], with `nfe` network steps; row k is sample number index[k]."""
+    index = torch.arange(len(labels)) if index is None else index
+
+    def noise(k: int) -> Tensor:
+        return normal(seed, f"renoise/{k}", index, shape).to(device)
+
+    z = normal(seed, "sample", index, shape).to(device)
+    return sample(flow_map, z, labels.to(device), nfe, sampler, noise).float().cpu()
+
+
+def in_batches(num: int, batch_size: int) -> Iterator[Tensor]:
+    """The indices 0 .. num - 1 in batches [<= batch_size]."""
+    return iter(torch.arange(num).split(batch_size))
+
+
+def generate_many(
+    flow_map: FlowMap, shape: Sequence[int], labels: Tensor, nfe: int, sampler: str, seed: int = 0,
+    batch_size: int = 500, device: torch.device | str = "cpu",
+) -> Tensor:  # fmt: skip
+    """`generate` in batches: [N, *shape]."""
+    parts = [
+        generate(flow_map, shape, labels[index], nfe, sampler, seed, index, device)
+        for index in in_batches(len(labels), batch_size)
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,90 @@
+"""Judges: what a set of samples is compared with, by which metric, and how low the metric can go."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from decm.evaluation.classifier import DigitClassifier, accuracy
+from decm.evaluation.frechet import FrechetDistance, fit
+from decm.evaluation.manifold import memorized_share, precision_recall
+from decm.evaluation.points import sliced_wasserstein
+from decm.flow.randomness import generator
+
+
+class Judge(Protocol):
+    """Scores samples; `value` is the metric."""
+
+    metric: str
+    reference: str
+
+    def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
+        """`value`, and whatever else is known of samples [N, ...] with labels [N]."""
+        ...
+
+    def floor(self, num: int) -> dict[str, float]:
+        """`value`: the metric of `num` points resampled from the reference itself; and of held-out data, if any."""
+        ...
+
+
+class ImageJudge:
+    """Frechet distance, class accuracy, precision, recall and memorization of digit images.
+
+    `to_pixels` turns states into uint8 images; all features are of those. Training images are the reference.
+    """
+
+    metric = "frechet_distance"
+
+    def __init__(
+        self, net: DigitClassifier, to_pixels: Callable[[Tensor], Tensor], train: Tensor, heldout: Tensor,
+        heldout_labels: Tensor,
+    ) -> None:  # fmt: skip
+        self.net, self.to_pixels = net, to_pixels
+        self.train, self.heldout, self.heldout_labels = to_pixels(train), to_pixels(heldout), heldout_labels
+        self.features = self._features(self.train)
+        self.reference = f"{len(train)} training images, features of the digit classifier"
+
+    @torch.inference_mode()
+    def _features(self, pixels: Tensor) -> Tensor:
+        return torch.cat([self.net(part)[0] for part in pixels.split(2048)])
+
+    def _distance(self, features: Tensor) -> float:
+        metric = FrechetDistance(*fit(self.features))
+        metric.update(features)
+        return float(metric.compute())
+
+    def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
+        pixels = self.to_pixels(samples)
+        features = self._features(pixels)
+        precision, recall = precision_recall(features, self.features)
+        return {
+            "value": self._distance(features),
+            "accuracy": accuracy(self.net, pixels, labels),
+            "precision": precision,
+            "recall": recall,
+            "memorized": memorized_share(pixels, self.train, self.heldout),
+        }
+
+    def floor(self, num: int) -> dict[str, float]:
+        rows = torch.from_numpy(generator(0, "bootstrap", num).integers(0, len(self.features), num))
+        return {
+            "value": self._distance(self.features[rows]),
+            "heldout": self._distance(self._features(self.heldout)),
+            "heldout_accuracy": accuracy(self.net, self.heldout, self.heldout_labels),
+        }
+
+
+class PointsJudge:
+    """Sliced 2-Wasserstein distance of points to as many exact samples; `draw(purpose, num)` gives those."""
+
+    metric = "sliced_wasserstein"
+
+    def __init__(self, draw: Callable[[str, int], Tensor], reference: str) -> None:
+        self.draw, self.reference = draw, reference
+
+    def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
+        return {"value": sliced_wasserstein(samples, self.draw("reference", len(samples)))}
+
+    def floor(self, num: int) -> dict[str, float]:
+        return {"value": sliced_wasserstein(self.draw("floor", num), self.draw("reference", num))}

@@ -1,0 +1,34 @@
+"""Precision, recall and memorization: questions to nearest neighbours."""
+
+import torch
+from torch import Tensor
+
+
+def nearest_distance(a: Tensor, b: Tensor, k: int = 1) -> Tensor:
+    """Distance [N] of each row of a [N, D] to its k-th nearest row of b [M, D]."""
+    return torch.cat([torch.cdist(part, b).kthvalue(k, dim=1).values for part in a.split(1024)])
+
+
+def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[float, float]:
+    """Improved precision and recall (arXiv:1904.06991) of features [N, D] against [M, D] with k neighbours.
+
+    Precision: the share of samples within the k-nearest-neighbour ball of some reference point; recall vice versa.
+    """
+    samples, reference = samples.double(), reference.double()
+
+    def covered(points: Tensor, support: Tensor) -> float:
+        radius = nearest_distance(support, support, k + 1)  # the nearest is the point itself
+        inside = [(torch.cdist(part, support) <= radius).any(1) for part in points.split(1024)]
+        return float(torch.cat(inside).double().mean())
+
+    return covered(samples, reference), covered(reference, samples)
+
+
+def memorized_share(samples: Tensor, train: Tensor, heldout: Tensor, quantile: float = 0.05) -> float:
+    """Share of samples nearer to a training image than the nearest `quantile` of held-out images are.
+
+    A generator that draws from the true distribution scores about `quantile`; one that repeats training images, 1.
+    """
+    samples, train, heldout = samples.flatten(1).double(), train.flatten(1).double(), heldout.flatten(1).double()
+    threshold = nearest_distance(heldout, train).quantile(quantile)
+    return float((nearest_distance(samples, train) < threshold).double().mean())
