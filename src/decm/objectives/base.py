@@ -98,10 +98,11 @@ class Batch:
         assert self.z.shape == self.x.shape, f"noise {tuple(self.z.shape)} for data {tuple(self.x.shape)}"
         assert self.t.shape == self.y.shape == self.index.shape == (B,), "times, labels and indices must be [B]"
 
-    def segment(self, sub: SubTrajectory, v: Tensor | None) -> Segment:
-        """The rows of a planned segment; `v` is the field at the anchor, shared by the segments that start there."""
+    def segment(self, sub: SubTrajectory, v: Tensor, shared_everywhere: bool = False) -> Segment:
+        """The rows of a planned segment. `v` [B, ...] is the field at the anchor, shared by the segments that start
+        there; with `shared_everywhere` (the conditional velocity x - z) it holds on the whole path.
+        """
         pick = slice(None) if sub.rows is None else sub.rows
-        at_anchor = torch.equal(sub.start, self.t[pick])
         x = interpolate(self.x[pick], self.z[pick], sub.start)
-        shared = v[pick] if at_anchor and v is not None else None
-        return Segment(x, sub.start, sub.end, self.y[pick], sub.ramp, shared)
+        known = shared_everywhere or torch.equal(sub.start, self.t[pick])
+        return Segment(x, sub.start, sub.end, self.y[pick], sub.ramp, v[pick] if known else None)

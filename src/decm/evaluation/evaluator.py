@@ -1,0 +1,54 @@
+"""The evaluation of a flow map at several NFEs: which sampler, which samples, which scores."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from decm.evaluation.generate import balanced_labels, generate_many
+from decm.evaluation.judge import Judge
+from decm.flow.flow_map import FlowMap
+from decm.flow.solvers import choose_sampler
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Evaluator:
+    """Generates `num_samples` samples with balanced labels from seeds, and has `judge` score them.
+
+    `samplers` overrides the rule of flow/solvers.py by NFE.
+    """
+
+    judge: Judge
+    shape: Sequence[int]
+    num_classes: int
+    seed: int = 0
+    batch_size: int = 500
+    samplers: Mapping[int, str] = field(default_factory=dict)
+    device: torch.device | str = "cpu"
+
+    def sampler(self, nfe: int, trained_on: Collection[str]) -> str:
+        """The sampler used at `nfe` steps for a model trained on the named segments (none: a velocity)."""
+        return self.samplers.get(nfe) or choose_sampler(nfe, trained_on) if trained_on else "euler"
+
+    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor:
+        """Samples [num_samples, *shape] of the default labels and seeds."""
+        labels = balanced_labels(num_samples, self.num_classes)
+        sampler = self.sampler(nfe, trained_on)
+        return generate_many(flow_map, self.shape, labels, nfe, sampler, self.seed, self.batch_size, self.device)
+
+    def __call__(
+        self, flow_map: FlowMap, nfes: Sequence[int], num_samples: int, trained_on: Collection[str],
+        progress: Progress = lambda _: None,
+    ) -> dict[int, dict[str, float]]:  # fmt: skip
+        """Scores by NFE. Raises ValueError for an NFE outside 1 to 1000 or fewer than two samples."""
+        if num_samples < 2:
+            raise ValueError(f"num_samples={num_samples}; expected at least 2.")
+        scores = {}
+        for nfe in nfes:
+            progress(f"{nfe} step{'s' if nfe > 1 else ''}")
+            samples = self.samples(flow_map, nfe, num_samples, trained_on)
+            scores[nfe] = self.judge.score(samples, balanced_labels(num_samples, self.num_classes))
+        return scores

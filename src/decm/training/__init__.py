@@ -1,0 +1,1 @@
+"""Lightning: the module that holds teacher, student and EMA, and the callbacks that say where and when."""

@@ -1,0 +1,1 @@
+"""Lightning callbacks: trajectories, EMA, previews, evaluation in the loop, speed."""

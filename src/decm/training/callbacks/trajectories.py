@@ -1,0 +1,110 @@
+"""Trajectory samplers: which segment of the anchor is planned, when, on which rows. Each appends to `batch.plan`."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from decm.flow.randomness import uniform
+from decm.flow.times import linear_decay, linear_ramp
+from decm.objectives.base import Batch, Objective, SubTrajectory
+
+
+def chosen_rows(index: Tensor, global_batch: int, count: int) -> Tensor:
+    """Which of the samples `index` [B] belong to the `count` evenly spread rows of each global batch: positions [b]."""
+    at = index % global_batch
+    return torch.nonzero((at + 1) * count // global_batch > at * count // global_batch).flatten()
+
+
+class Trajectory(Callback):
+    """Plans one segment named `name`, every `every` optimizer steps, on a `fraction` of the rows.
+
+    Its loss has `weight`, times a linear ramp over `ramp_steps` steps. Everything is keyed on `trainer.global_step`
+    and on the samples' indices, so that micro-batches, ranks and resumed runs plan the same.
+    """
+
+    def __init__(
+        self, name: str, objective: Objective, weight: float = 1.0, every: int = 1, fraction: float = 1.0,
+        ramp_steps: int = 0,
+    ) -> None:  # fmt: skip
+        if every < 1 or not 0 < fraction <= 1 or weight < 0 or ramp_steps < 0:
+            raise ValueError(
+                f"Segment {name}: every={every}, fraction={fraction}, weight={weight}, ramp_steps={ramp_steps}; "
+                "expected every >= 1, 0 < fraction <= 1, weight >= 0, ramp_steps >= 0."
+            )
+        self.name, self.objective, self.weight = name, objective, weight
+        self.every, self.fraction, self.ramp_steps = every, fraction, ramp_steps
+
+    @property
+    def state_key(self) -> str:
+        return f"Trajectory/{self.name}"
+
+    def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        """(start [b], end [b]) of the segments at anchor times t [b] of samples index [b]."""
+        raise NotImplementedError
+
+    def plan(self, batch: Batch, step: int, seed: int, global_batch: int) -> SubTrajectory | None:
+        """The segment of this step, or None; None too where no row of this micro-batch is chosen."""
+        if step % self.every:
+            return None
+        count = max(1, round(global_batch * self.fraction))
+        rows = None if count == global_batch else chosen_rows(batch.index, global_batch, count)
+        if rows is not None and not len(rows):
+            return None
+        pick = slice(None) if rows is None else rows
+        start, end = self.ends(batch.t[pick], batch.index[pick], step, seed)
+        ramp = linear_ramp(step, self.ramp_steps)
+        return SubTrajectory(self.name, self.objective, start, end, count, rows, self.weight * ramp, ramp)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        recipe = pl_module.recipe
+        planned = self.plan(batch, trainer.global_step, recipe.seed, recipe.batch_size)  # type: ignore[union-attr, arg-type]
+        if planned is not None:
+            batch.plan.append(planned)
+
+
+class Instantaneous(Trajectory):
+    """t -> t: the velocity itself."""
+
+    def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        return t, t
+
+
+class ToData(Trajectory):
+    """t -> 1: one jump to the data."""
+
+    def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        return t, torch.ones_like(t)
+
+
+class FromNoise(Trajectory):
+    """r -> r + (1 - r) t with r = max(0, (1 - step / decay_steps) r_max): from (nearly) pure noise to any time.
+
+    DE-CM Sec. 4.1 (r_max 0.1 over 20,000 steps). `spread` draws each row's r uniformly below that instead.
+    """
+
+    def __init__(self, r_max: float = 0.1, decay_steps: int = 20_000, spread: bool = False, **segment: Any) -> None:
+        super().__init__(**segment)
+        if not 0 <= r_max < 1 or decay_steps < 0:
+            raise ValueError(f"r_max={r_max}, decay_steps={decay_steps}; expected 0 <= r_max < 1 and decay_steps >= 0.")
+        self.r_max, self.decay_steps, self.spread = r_max, decay_steps, spread
+
+    def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        r = torch.full_like(t, linear_decay(step, self.r_max, self.decay_steps))
+        if self.spread:
+            r = r * uniform(seed, "r", index).to(t)
+        return r, r + (1 - r) * t
+
+
+class AnyLater(Trajectory):
+    """t -> t + (1 - t) u with u uniform, and t -> t for the share `boundary` of the samples (MeanFlow's r = t)."""
+
+    def __init__(self, boundary: float = 0.25, **segment: Any) -> None:
+        super().__init__(**segment)
+        self.boundary = boundary
+
+    def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        u = uniform(seed, f"{self.name}/end", index).to(t)
+        u = (u - self.boundary).clamp(min=0) / (1 - self.boundary)
+        return t, t + (1 - t) * u

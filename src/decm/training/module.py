@@ -1,0 +1,152 @@
+"""The training step: draw the anchor, let the plan ask, call the student once, aim, measure, and sum."""
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from decm.flow.flow_map import FlowMap
+from decm.flow.path import conditional_velocity, interpolate, root_mean_square
+from decm.flow.randomness import normal, uniform
+from decm.flow.times import stratified_times
+from decm.flow.velocity import Field, GuidedVelocity
+from decm.objectives.base import Batch
+from decm.training.student_call import call_student
+
+TEACHER = "teacher."
+FORWARD_BACKWARD, DUAL_FORWARD_BACKWARD = 3, 5  # forward-equivalents of a row: 1 + 2, and 1 + 2 (tangents) + 2
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What the student imitates: a velocity field, and the network behind it if it has weights to move and freeze."""
+
+    field: Field
+    network: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to draw the anchor and to step: everything random is a function of (seed, purpose, sample)."""
+
+    seed: int
+    batch_size: int  # samples an optimizer step, over all devices
+    optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer]
+    schedule: Callable[[int], float]  # the learning rate's factor at an optimizer step
+    label_drop: float = 0.0
+    times: Callable[[Tensor], Tensor] | None = None  # an increasing map of the stratified uniform times
+    jvp: str = "dual"
+    fused: bool = True
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss is NaN or infinite; the message names the segment and the step."""
+
+
+def no_teacher(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    """The field of a run without a teacher, whose velocity x - z is known on the anchor's own path only."""
+    raise ValueError(
+        "This objective needs the velocity away from the anchor's path, which x - z does not give. "
+        "Choose a teacher (teacher=auto, checkpoint or exact), or remove the segment."
+    )
+
+
+class DistillationModule(LightningModule):
+    """Teacher (frozen, not in checkpoints), student, and the EMA of the student alone."""
+
+    def __init__(self, student: nn.Module, teacher: Teacher | None, recipe: Recipe) -> None:
+        super().__init__()
+        self.student = student
+        self.ema = copy.deepcopy(student).requires_grad_(False)
+        self.field: Field = teacher.field if teacher else no_teacher
+        self.teacher = teacher.network if teacher else None
+        if self.teacher is not None:
+            self.teacher.eval().requires_grad_(False)
+        self.has_teacher = teacher is not None
+        self.recipe = recipe
+        self.student_map = FlowMap(student, recipe.jvp)
+        self.forward_equivalents = 0.0  # of the network, over all ranks, teacher included
+
+    @property
+    def ema_map(self) -> FlowMap:
+        """The flow map of the averaged student, which is what gets sampled."""
+        return FlowMap(self.ema)
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
+        """Draw the anchor: noise z, time t and label drop of each sample, from its index in the run."""
+        x, y, index = batch["x"], batch["y"], batch["index"].cpu()
+        recipe = self.recipe
+        z = normal(recipe.seed, "noise", index, x.shape[1:]).to(x)
+        t = stratified_times(recipe.seed, index, recipe.batch_size)
+        t = (recipe.times(t) if recipe.times else t).to(x.device)
+        if recipe.label_drop:
+            dropped = uniform(recipe.seed, "label_drop", index).to(x.device) < recipe.label_drop
+            y = torch.where(dropped, self.student.num_classes, y)
+        return Batch(x, z, t, y, batch["index"])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of what was planned. Raises NonFiniteLossError, and ValueError for an empty plan."""
+        if not batch.plan:
+            raise ValueError("No segment was planned for this step: `objective` has no entry that acts at every step.")
+        if self.has_teacher:
+            v = self.field(interpolate(batch.x, batch.z, batch.t), batch.t, batch.y)
+        else:
+            v = conditional_velocity(batch.x, batch.z)
+        segments = [batch.segment(sub, v, shared_everywhere=not self.has_teacher) for sub in batch.plan]
+        asked = [sub.objective.ask(segment, self.field) for sub, segment in zip(batch.plan, segments, strict=True)]
+        values = call_student(self.student_map, asked, self.recipe.fused)
+
+        share = self.trainer.world_size * self.trainer.accumulate_grad_batches  # so that the global mean comes out
+        total = torch.zeros((), device=batch.x.device)
+        for sub, segment, (F, dF) in zip(batch.plan, segments, values, strict=True):
+            with torch.no_grad():
+                aim = sub.objective.aim(segment, F.detach(), dF, self.field)
+            loss = sub.objective.measure(segment, F, aim).sum() * share / sub.count
+            tangent = root_mean_square(aim.tangent).sum() * share / sub.count
+            self._log(sub.name, loss, tangent, len(F))
+            total = total + sub.weight * loss
+        self._count(batch, asked)
+        if not torch.isfinite(total):
+            self._refuse(batch)
+        return total
+
+    def _log(self, name: str, loss: Tensor, tangent: Tensor, rows: int) -> None:
+        self.log(f"loss/{name}", loss.detach(), batch_size=rows)
+        self.log(f"tangent/{name}", tangent, batch_size=rows)
+
+    def _count(self, batch: Batch, asked: list[Any]) -> None:
+        rows = sum((DUAL_FORWARD_BACKWARD if r.tangents else FORWARD_BACKWARD) * len(r.x) for r in asked)
+        if isinstance(self.field, GuidedVelocity):
+            rows += self.field.evaluations
+            self.field.evaluations = 0
+        self.forward_equivalents += rows * self.trainer.world_size
+
+    def _refuse(self, batch: Batch) -> None:
+        logged = self.trainer.callback_metrics
+        bad = [s.name for s in batch.plan if not torch.isfinite(torch.as_tensor(logged.get(f"loss/{s.name}", 0.0)))]
+        raise NonFiniteLossError(
+            f"The loss of {', '.join(bad) or 'the sum'} is not finite at optimizer step {self.trainer.global_step} "
+            f"(samples {int(batch.index[0])} to {int(batch.index[-1])}, seed {self.recipe.seed}). The last checkpoint is "
+            "from before it. Lower the learning rate, or choose another form of the loss."
+        )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.recipe.optimizer(self.student.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.recipe.schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The teacher stays out: it is reloadable from its path."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith(TEACHER)}
+        checkpoint["forward_equivalents"] = self.forward_equivalents
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The teacher in hand stands in for the one that was not saved, so that loading stays strict."""
+        own = {key: value for key, value in self.state_dict().items() if key.startswith(TEACHER)}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+        self.forward_equivalents = checkpoint["forward_equivalents"]
