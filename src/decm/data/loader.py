@@ -24,7 +24,7 @@ def micro_batch_size(global_batch: int, world_size: int, accumulate: int) -> int
     parts = world_size * accumulate
     if global_batch < 1 or global_batch % parts:
         raise ValueError(
-            f"data.batch_size={global_batch} (samples an optimizer step, over all devices) does not divide into "
+            f"batch_size={global_batch} (samples an optimizer step, over all devices) does not divide into "
             f"{world_size} devices x {accumulate} micro-batches. Choose a multiple of {parts}."
         )
     return global_batch // parts
@@ -68,6 +68,6 @@ class IndexLoader:
         if state["samples"] % self.global_batch:
             raise ValueError(
                 f"The checkpoint stands at sample {state['samples']}, within an optimizer step of "
-                f"data.batch_size={self.global_batch}. Resume with the batch size of the run."
+                f"batch_size={self.global_batch}. Resume with the batch size of the run."
             )
         self.position = state["samples"] // self.global_batch * self.accumulate

@@ -1,0 +1,48 @@
+"""Where the configuration lives, and how to compose, compare and hash one."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+
+def conf_dir() -> Path:
+    """conf/ of the checkout, else the copy that the wheel carries."""
+    here = Path(__file__).resolve()
+    for candidate in (here.parents[3] / "conf", here.parents[1] / "conf"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise FileNotFoundError("decm's conf/ is missing from this installation. Install the package again.")
+
+
+def compose(verb: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration of a verb, also from within a Hydra job."""
+    import hydra
+
+    from decm.cli.schema import register
+
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(verb, list(overrides))
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration, resolved, as plain containers."""
+    container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+# What a flow-matching teacher depends on: the same hash, the same teacher.
+TEACHER_KEYS = ("data", "network", "objective", "optimizer", "schedule", "ema", "max_steps", "batch_size", "seed",
+                "label_drop", "times")  # fmt: skip
+
+
+def teacher_hash(settings: dict[str, Any]) -> str:
+    """A hash over (data, network, training settings) of a teacher's plain configuration."""
+    facts = {key: settings[key] for key in TEACHER_KEYS}
+    facts["network"] = {**settings["network"], "two_times": False}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""The command line: finds the verb, hands the rest to Hydra, and turns a user's mistake into one sentence."""
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+VERBS = {
+    "train": "train an experiment: teacher, distillation, evaluation, table",
+    "evaluate": "score a checkpoint at several NFEs",
+    "sample": "draw samples from a checkpoint into a picture",
+}
+CONFIG_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def usage() -> str:
+    """The text of `decm --help`."""
+    verbs = "\n".join(f"  {name:<10} {what}" for name, what in VERBS.items())
+    return (
+        "decm distills a flow-matching teacher into a generator that needs 1, 2, 4 or 50 steps.\n\n"
+        f"Usage: decm <verb> key=value ...\n\n{verbs}\n\n"
+        "Examples:\n"
+        "  decm train experiment=decm_digits\n"
+        "  decm train experiment=decm_digits objective=fm_cd seed=1\n"
+        "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
+        "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
+        "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n\n"
+        "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration."
+    )
+
+
+def fail(message: str, code: int) -> None:
+    """Print one clear sentence and leave."""
+    print(f"decm: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def find_verb(argv: list[str]) -> str:
+    """The verb in argv[1], which is taken out; a process that a launcher started inherits it by DECM_VERB."""
+    if len(argv) > 1 and argv[1] in VERBS:
+        os.environ["DECM_VERB"] = argv.pop(1)
+    elif not ("LOCAL_RANK" in os.environ and "DECM_VERB" in os.environ):
+        if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+            print(usage())
+            raise SystemExit(0)
+        if argv[1] == "--version":
+            from decm import __version__
+
+            print(f"decm {__version__}")
+            raise SystemExit(0)
+        fail(f"unknown verb {argv[1]!r}; expected one of {', '.join(VERBS)}. See decm --help.", CONFIG_ERROR)
+    return os.environ["DECM_VERB"]
+
+
+def run_task(task: Any, cfg: Any) -> Any:
+    """task(cfg), where a user's mistake becomes one sentence and exit code 2; with debug=true the trace is shown."""
+    try:
+        return task(cfg)
+    except KeyboardInterrupt:
+        fail("interrupted. What is saved stays; continue with resume=auto (make train RESUME=1).", INTERRUPTED)
+    except Exception as error:
+        cause = error
+        while type(cause).__name__ == "InstantiationException" and isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        if cfg.get("debug"):
+            raise
+        if isinstance(cause, FloatingPointError):
+            fail(str(cause), FAILED)
+        from omegaconf.errors import OmegaConfBaseException
+
+        if isinstance(cause, (ValueError, OSError, OmegaConfBaseException)):
+            fail(f"{cause} (debug=true shows the trace)", CONFIG_ERROR)
+        raise
+
+
+def main() -> None:
+    """The entry point `decm`."""
+    verb = find_verb(sys.argv)
+    import hydra
+    from omegaconf import DictConfig
+
+    from decm.cli.config import conf_dir
+    from decm.cli.schema import register
+
+    register()
+    started = False
+
+    def job(cfg: DictConfig) -> Any:
+        nonlocal started
+        started = True
+        return run_task(import_module(f"decm.cli.{verb}").task, cfg)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
+    except SystemExit as exit_:
+        if exit_.code == 1 and not started:  # Hydra's own code for a configuration that does not compose
+            raise SystemExit(CONFIG_ERROR) from None
+        raise

@@ -1,0 +1,99 @@
+"""Run folders: where a run writes, which unfinished one it continues, which checkpoint a path means."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
+TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
+NOT_SETTINGS = ("resume", "debug")  # what two runs with the same settings may differ in
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The plain configuration of a run folder, or None if it has none."""
+    path = folder / CONFIG
+    return yaml.safe_load(path.read_text()) if path.is_file() else None
+
+
+def same_settings(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two runs would do the same work."""
+    return {k: v for k, v in a.items() if k not in NOT_SETTINGS} == {k: v for k, v in b.items() if k not in NOT_SETTINGS}
+
+
+def run_folders(root: Path, experiment: str) -> list[Path]:
+    """The run folders of an experiment, newest first."""
+    folder = root / experiment
+    found = [path for path in folder.iterdir() if (path / CONFIG).is_file()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def unfinished(root: Path, settings: dict[str, Any]) -> Path | None:
+    """The newest run folder of the same experiment and settings that has no results yet."""
+    for folder in run_folders(root, settings["name"]):
+        config = read_config(folder)
+        if not (folder / RESULTS).is_file() and config is not None and same_settings(config, settings):
+            return folder
+    return None
+
+
+def new_folder(root: Path, experiment: str) -> Path:
+    """`root/experiment/<time>`, made now; a counter is added where two runs start within a second."""
+    stamp = time.strftime(TIME_FORMAT)
+    for k in range(1000):
+        folder = root / experiment / (stamp if k == 0 else f"{stamp}_{k}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise OSError(f"No free run folder beside {folder}.")
+
+
+def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None = None) -> Path:
+    """The folder that this run writes to: `fixed` (a sweep's), the one to resume, or a new one.
+
+    Raises ValueError if it cannot be written or if `resume` names a folder that is not a run of these settings.
+    """
+    root = Path(settings["runs"])
+    inherited = os.environ.get("DECM_RUN_FOLDER")
+    if inherited and os.environ.get("LOCAL_RANK", "0") != "0":
+        return Path(inherited)
+    try:
+        if fixed is not None:
+            folder = fixed
+            folder.mkdir(parents=True, exist_ok=True)
+        elif resume not in (None, "auto"):
+            folder = Path(str(resume))
+            config = read_config(folder)
+            if config is None or not same_settings(config, settings):
+                raise ValueError(f"resume={resume} is not a run folder with these settings; compare its {CONFIG}.")
+        else:
+            folder = (unfinished(root, settings) if resume else None) or new_folder(root, settings["name"])
+        (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
+    except OSError as error:
+        raise ValueError(f"The run folder below {root} cannot be written: {error}. Set runs=<a folder of yours>.") from error
+    os.environ["DECM_RUN_FOLDER"] = str(folder)
+    return folder
+
+
+def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:
+    """Write results whole or not at all."""
+    part = folder / f"{name}.part"
+    part.write_text(json.dumps(results, indent=2) + "\n")
+    part.replace(folder / name)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a file or a run folder means. Raises ValueError if there is none."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise ValueError(f"Checkpoint {str(path)!r} does not exist; expected a run folder or a .ckpt file.")
+    if not (path / LAST).is_file():
+        raise ValueError(f"{str(path)!r} has no {LAST}: no checkpoint was saved there yet, or it is no run folder.")
+    return path / LAST

@@ -1,0 +1,184 @@
+"""Types of every setting, so that a wrong type or an unknown key fails at composition. Defaults live in conf/ alone."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Target:
+    _target_: str = MISSING
+
+
+@dataclass
+class Dit(Target):
+    input_size: int = MISSING
+    patch_size: int = MISSING
+    in_channels: int = MISSING
+    hidden_size: int = MISSING
+    depth: int = MISSING
+    num_heads: int = MISSING
+    mlp_ratio: float = MISSING
+    num_classes: int = MISSING
+    qk_norm: bool = MISSING
+    two_times: bool = MISSING
+    end_embedding: str = MISSING
+    time_scale: float = MISSING
+
+
+@dataclass
+class Perceptron(Target):
+    in_channels: int = MISSING
+    hidden_size: int = MISSING
+    depth: int = MISSING
+    num_classes: int = MISSING
+    two_times: bool = MISSING
+    end_embedding: str = MISSING
+    time_scale: float = MISSING
+
+
+@dataclass
+class Segment(Target):
+    name: str = MISSING
+    objective: Any = MISSING
+    weight: float = MISSING
+    every: int = MISSING
+    fraction: float = MISSING
+    ramp_steps: int = MISSING
+
+
+@dataclass
+class FromNoise(Segment):
+    r_max: float = MISSING
+    decay_steps: int = MISSING
+    spread: bool = MISSING
+
+
+@dataclass
+class AnyLater(Segment):
+    boundary: float = MISSING
+
+
+@dataclass
+class Guidance:
+    scale: float = MISSING
+    eta_rms: float | None = MISSING
+    low: float = MISSING
+    high: float = MISSING
+
+
+@dataclass
+class Teacher:
+    kind: str = MISSING
+    experiment: str | None = None
+    path: str | None = None
+    init_student: bool = MISSING
+    guidance: Guidance = field(default_factory=Guidance)
+
+
+@dataclass
+class Ema:
+    kind: str = MISSING
+    decay: float = MISSING
+    sigma_rel: float = MISSING
+
+
+@dataclass
+class Trainer:
+    accelerator: str = MISSING
+    devices: Any = MISSING
+    strategy: str = MISSING
+    num_nodes: int = MISSING
+    precision: str = MISSING
+    threads: int | None = MISSING
+    clip_norm: float | None = MISSING
+    log_every: int = MISSING
+    checkpoint_every: int = MISSING
+    checkpoints_kept: int = MISSING
+
+
+@dataclass
+class Logger:
+    kind: str = MISSING
+    project: str = MISSING
+    entity: str | None = None
+    group: str | None = None
+    mode: str | None = None
+
+
+@dataclass
+class Evaluation:
+    bench: Any = MISSING
+    nfe: list[int] = MISSING
+    num_samples: int = MISSING
+    seed: int = MISSING
+    batch_size: int = MISSING
+    samplers: dict[int, str] = MISSING
+    every: int = MISSING
+    every_num_samples: int = MISSING
+    preview_every: int = MISSING
+
+
+@dataclass
+class Train:
+    name: str = MISSING
+    seed: int = MISSING
+    max_steps: int = MISSING
+    batch_size: int = MISSING
+    accumulate: int = MISSING
+    label_drop: float = MISSING
+    times: Any = None
+    jvp: str = MISSING
+    fused: bool = MISSING
+    data: Any = MISSING
+    network: Any = MISSING
+    segment: Any = MISSING
+    objective: Any = MISSING
+    teacher: Teacher = field(default_factory=Teacher)
+    optimizer: Any = MISSING
+    schedule: Any = MISSING
+    ema: Ema = field(default_factory=Ema)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    runs: str = MISSING
+    resume: str | None = None
+    debug: bool = MISSING
+
+
+@dataclass
+class Evaluate:
+    checkpoint: str = MISSING
+    nfe: list[int] = MISSING
+    num_samples: int | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+    samplers: dict[int, str] = MISSING
+    device: str = MISSING
+    debug: bool = MISSING
+
+
+@dataclass
+class Sample:
+    checkpoint: str = MISSING
+    nfe: int = MISSING
+    labels: list[int] | None = None
+    rows: int = MISSING
+    seed: int = MISSING
+    sampler: str | None = None
+    out: str = MISSING
+    device: str = MISSING
+    debug: bool = MISSING
+
+
+def register() -> None:
+    """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
+    store = ConfigStore.instance()
+    for verb, schema in {"train": Train, "evaluate": Evaluate, "sample": Sample}.items():
+        store.store(name=f"{verb}_schema", node=schema)
+    for name, network in {"dit": Dit, "mlp": Perceptron}.items():
+        store.store(group="schema/network", name=name, node=network)
+    for name, segment in {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater}.items():
+        store.store(group="schema/segment", name=name, node=segment)
