@@ -21,10 +21,13 @@ def conf_dir() -> Path:
 def compose(verb: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration of a verb, also from within a Hydra job."""
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
 
     from decm.cli.schema import register
 
     register()
+    if GlobalHydra.instance().is_initialized():
+        return hydra.compose(verb, list(overrides))
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return hydra.compose(verb, list(overrides))
 

@@ -96,7 +96,6 @@ class Trainer:
     clip_norm: float | None = MISSING
     log_every: int = MISSING
     checkpoint_every: int = MISSING
-    checkpoints_kept: int = MISSING
 
 
 @dataclass

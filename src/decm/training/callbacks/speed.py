@@ -8,11 +8,33 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 class Speed(Callback):
-    """Logs `speed/samples_per_s` over the steps between two log lines, all devices together."""
+    """Logs `speed/samples_per_s` over the steps between two log lines, all devices together.
+
+    `seconds` counts the time spent in training, over all the processes of a resumed run, up to its checkpoints.
+    """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+        self.seconds = 0.0
+        self._began = time.perf_counter()
         self._mark: tuple[int, float] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.perf_counter()
+
+    def _clock(self) -> float:
+        now = time.perf_counter()
+        self.seconds, self._began = self.seconds + now - self._began, now
+        return self.seconds
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._clock()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self._clock()}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.seconds = state_dict["seconds"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -1,0 +1,54 @@
+"""What `evaluation.bench` can be: judge, painter and exact maps for a data set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from decm.data.arrays import ArrayDataset
+from decm.data.manifest import content_hash, to_pixels
+from decm.data.toy import MixturePoints
+from decm.evaluation.classifier import cached_classifier
+from decm.evaluation.judge import ImageJudge, Judge, PointsJudge
+from decm.evaluation.pictures import ImagePainter, Painter, PointsPainter
+from decm.evaluation.points import MapErrors
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Scores, pictures, and where the exact flow is known the errors of the maps."""
+
+    judge: Judge
+    painter: Painter
+    map_errors: MapErrors | None = None
+
+
+def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
+    """8x8 digits: distances in the feature space of a classifier that is trained once and kept in `cache`."""
+    if not isinstance(dataset, ArrayDataset) or dataset.manifest.shape != (1, 8, 8):
+        raise ValueError(f"evaluation=digits judges 1x8x8 images; data {dataset.manifest.name!r} has another shape.")
+
+    def pixels(x: Tensor) -> Tensor:
+        return to_pixels(x, dataset.manifest)
+
+    train, heldout = (dataset.train_x, dataset.train_y), (dataset.heldout_x, dataset.heldout_y)
+    net, _ = cached_classifier(
+        cache, content_hash(*train, *heldout),
+        (pixels(train[0]), train[1]), (pixels(heldout[0]), heldout[1]),
+    )  # fmt: skip
+    return Bench(ImageJudge(net, pixels, train[0], *heldout), ImagePainter(pixels))
+
+
+def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_seed: int) -> Bench:
+    """2-D mixtures: sliced Wasserstein distance to exact samples, and the four map errors."""
+    if not isinstance(dataset, MixturePoints):
+        raise ValueError("evaluation=twod needs a 2-D mixture (data=ring8 or grid9), where the exact flow is known.")
+
+    def draw(purpose: str, num: int) -> Tensor:
+        return dataset.points(map_seed, purpose, torch.arange(num))
+
+    judge = PointsJudge(draw, f"as many exact samples of {dataset.manifest.origin}")
+    limit = float(dataset.means.abs().max()) + 5 * dataset.sigma
+    errors = MapErrors(dataset.exact_flow(), (2, 1, 1), num_map_points, map_seed)
+    return Bench(judge, PointsPainter(limit), errors)

@@ -1,0 +1,92 @@
+"""From a configuration to objects."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from decm.cli.bench import Bench
+from decm.cli.runs import find_checkpoint
+from decm.data.loader import Dataset
+from decm.evaluation.evaluator import Evaluator
+from decm.training.callbacks.trajectories import Trajectory
+
+STUDENT, EMA = "student.", "ema."
+
+
+def build_network(network: Any, seed: int, **overrides: Any) -> nn.Module:
+    """The network of a config node, its weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return instantiate(network, **overrides)
+
+
+def build_dataset(cfg: DictConfig) -> Dataset:
+    """The data set; raises ValueError if the network does not fit its manifest."""
+    dataset = instantiate(cfg.data)
+    network = build_network(cfg.network, 0) if cfg.network is not None else None
+    dataset.manifest.check_fits(network.shape, network.num_classes)  # type: ignore[union-attr, arg-type]
+    return dataset
+
+
+def build_trajectories(cfg: DictConfig) -> list[Trajectory]:
+    """The trajectory callbacks that the objective names."""
+    if not cfg.objective:
+        raise ValueError("`objective` has no segment. Choose one of conf/objective, or add a segment to it.")
+    return [instantiate(node) for node in cfg.objective.values()]
+
+
+def segment_names(cfg: DictConfig) -> list[str]:
+    """What a model of this configuration is trained on: the names of its segments."""
+    return [str(node.name) for node in cfg.objective.values()]
+
+
+def build_bench(cfg: DictConfig, dataset: Dataset) -> Bench:
+    """Judge, painter and exact maps for the data."""
+    return instantiate(cfg.evaluation.bench, dataset=dataset, cache=Path(cfg.runs) / "cache")
+
+
+def build_evaluator(cfg: DictConfig, bench: Bench, dataset: Dataset, device: str = "cpu") -> Evaluator:
+    """The evaluator of a configuration."""
+    e, manifest = cfg.evaluation, dataset.manifest
+    samplers = {int(nfe): str(name) for nfe, name in e.samplers.items()}
+    return Evaluator(bench.judge, manifest.shape, manifest.num_classes, e.seed, e.batch_size, samplers, device)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's contents, plain data and tensors only. Raises ValueError for anything else."""
+    file = find_checkpoint(path)
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler says, the file is not ours
+        raise ValueError(f"{file} is not a checkpoint of decm, or it is damaged ({type(error).__name__}).") from error
+    if not isinstance(checkpoint, dict) or "decm_config" not in checkpoint:
+        raise ValueError(f"{file} was not written by decm: it carries no configuration.")
+    return checkpoint
+
+
+def weights_of(checkpoint: dict[str, Any], prefix: str = EMA) -> dict[str, torch.Tensor]:
+    """The averaged (or, with prefix `student.`, the raw) weights of a checkpoint, under the network's own names."""
+    state = checkpoint["state_dict"]
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def load_strictly(network: nn.Module, weights: dict[str, torch.Tensor], source: str, new: tuple[str, ...] = ()) -> None:
+    """Load weights by name and shape; names beginning with one of `new` may be missing. Raises ValueError otherwise."""
+    own = network.state_dict()
+    missing = [k for k in own if k not in weights and not k.startswith(new)] if new else [k for k in own if k not in weights]
+    wrong = [
+        f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape) if key in own else 'no such weight'}"
+        for key, value in weights.items()
+        if key not in own or own[key].shape != value.shape
+    ] + [f"{key} is missing" for key in missing]
+    if wrong:
+        more = f" (and {len(wrong) - 10} more)" if len(wrong) > 10 else ""
+        raise ValueError(
+            f"{source} does not fit the network: {'; '.join(wrong[:10])}{more}. "
+            "Set `network` to the one that these weights were trained with."
+        )
+    network.load_state_dict(weights, strict=not new)

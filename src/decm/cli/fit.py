@@ -1,0 +1,133 @@
+"""One Lightning fit of a configuration in a run folder, continued from its last checkpoint if there is one."""
+
+import logging
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from omegaconf import DictConfig
+
+from decm.cli.bench import Bench
+from decm.cli.build import build_evaluator, build_network, build_trajectories, segment_names
+from decm.cli.config import plain
+from decm.cli.loggers import build_loggers, finish
+from decm.cli.runs import LAST
+from decm.cli.teachers import Source, initialize
+from decm.data.datamodule import DataModule
+from decm.data.loader import Dataset
+from decm.training.callbacks.ema import EMA
+from decm.training.callbacks.previews import Evaluate, Previews
+from decm.training.callbacks.speed import PlainProgress, Speed
+from decm.training.csv_logger import MetricsCSV
+from decm.training.module import DistillationModule, Recipe
+
+
+class ConfigInCheckpoint(Callback):
+    """A checkpoint carries the plain configuration that explains it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["decm_config"] = self.settings
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves: the module, its loggers (still open), and the seconds of training over all its processes."""
+
+    module: DistillationModule
+    loggers: list[Any]
+    seconds: float
+    is_main: bool
+
+
+def quiet() -> None:
+    """Silence what Lightning says about itself; warnings that concern a user still come through."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in ("isinstance\\(treespec, LeafSpec\\)", ".*`torch.jit.script` is deprecated", ".*does not have many workers",
+                    ".*Checkpoint directory .* exists and is not empty", ".*ModelCheckpoint.*state_key"):  # fmt: skip
+        warnings.filterwarnings("ignore", message=message)
+
+
+def build_module(cfg: DictConfig, source: Source) -> DistillationModule:
+    """Student (from the teacher's weights where asked), EMA and teacher, with the recipe of a configuration."""
+    student = build_network(cfg.network, cfg.seed)
+    initialize(student, source, cfg)
+    times = instantiate(cfg.times) if cfg.times else None
+    recipe = Recipe(
+        cfg.seed, cfg.batch_size, instantiate(cfg.optimizer), instantiate(cfg.schedule), cfg.label_drop, times,
+        cfg.jvp, cfg.fused,
+    )  # fmt: skip
+    return DistillationModule(student, source.teacher, recipe)
+
+
+def build_callbacks(
+    cfg: DictConfig, settings: dict[str, Any], folder: Path, dataset: Dataset, source: Source, bench: Bench | None
+) -> list[Callback]:
+    """Trajectories, EMA, speed, progress, checkpoints, and with a bench the previews and evaluation in the loop."""
+    callbacks: list[Callback] = [
+        *build_trajectories(cfg),
+        EMA(cfg.ema.kind, cfg.ema.decay, cfg.ema.sigma_rel),
+        Speed(cfg.batch_size),
+        RichProgressBar() if sys.stdout.isatty() else PlainProgress(cfg.name),
+        ConfigInCheckpoint(settings),
+    ]
+    if bench is not None:
+        e, names = cfg.evaluation, segment_names(cfg)
+        evaluator = build_evaluator(cfg, bench, dataset)
+        callbacks += [
+            Previews(e.preview_every, e.nfe, evaluator, bench.painter, folder / "previews", names, source.flow_map),
+            Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, bench.map_errors, names),
+        ]
+    checkpoint = ModelCheckpoint(
+        folder / LAST.parent, filename=LAST.stem, every_n_train_steps=cfg.trainer.checkpoint_every,
+        save_on_train_epoch_end=True, enable_version_counter=False,
+    )  # fmt: skip
+    return [*callbacks, checkpoint]
+
+
+def fit(
+    cfg: DictConfig, folder: Path, dataset: Dataset, source: Source, bench: Bench | None = None,
+    group: str | None = None,
+) -> Fitted:  # fmt: skip
+    """Train until max_steps. The run goes on from checkpoints/last.ckpt of its folder if that exists."""
+    quiet()
+    settings = plain(cfg)
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    module = build_module(cfg, source)
+    loggers = build_loggers(cfg, settings, folder, group)
+    callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench)
+    t = cfg.trainer
+    trainer = Trainer(
+        max_steps=cfg.max_steps, max_epochs=-1, accelerator=t.accelerator, devices=t.devices, strategy=t.strategy,
+        num_nodes=t.num_nodes, precision=t.precision, accumulate_grad_batches=cfg.accumulate,
+        gradient_clip_val=t.clip_norm, callbacks=callbacks, logger=loggers, log_every_n_steps=t.log_every,
+        enable_progress_bar=sys.stdout.isatty(), enable_model_summary=False, use_distributed_sampler=False,
+        num_sanity_val_steps=0, default_root_dir=folder,
+    )  # fmt: skip
+    last = folder / LAST
+    if last.is_file():
+        step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        print(f"Continuing {folder} at step {step} of {cfg.max_steps}", flush=True)
+        for logger in loggers:
+            if isinstance(logger, MetricsCSV):
+                logger.forget_after(step)
+    try:
+        trainer.fit(
+            module, DataModule(dataset, cfg.batch_size, cfg.seed), ckpt_path=last if last.is_file() else None,
+            weights_only=True,
+        )  # fmt: skip
+    except BaseException:
+        finish(loggers)
+        raise
+    speed = next(callback for callback in callbacks if isinstance(callback, Speed))
+    return Fitted(module, loggers, speed.seconds, trainer.is_global_zero)

@@ -1,0 +1,66 @@
+"""Loggers: metrics.csv always, W&B online only where the user is logged in, offline otherwise, never a prompt."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from decm.training.csv_logger import MetricsCSV
+
+
+def wandb_mode(chosen: str | None) -> str:
+    """What the user set; else online if logged in, else offline with one line that says how to upload."""
+    mode = chosen or os.environ.get("WANDB_MODE")
+    if mode in ("online", "offline", "disabled"):
+        return mode
+    if mode:
+        raise ValueError(f"logger.mode={mode!r} is unknown; expected online, offline or disabled.")
+    import wandb
+
+    if wandb.login(prompt=False, verify=False):
+        return "online"
+    print("W&B: not logged in, so this run is kept offline; `make dashboard` browses it, `wandb sync` uploads it.")
+    return "offline"
+
+
+def build_loggers(cfg: DictConfig, settings: dict[str, Any], folder: Path, group: str | None) -> list[Any]:
+    """The loggers of a run. Raises ValueError for an unknown kind."""
+    csv = MetricsCSV(folder)
+    if cfg.logger.kind == "csv":
+        return [csv]
+    if cfg.logger.kind != "wandb":
+        raise ValueError(f"logger.kind={cfg.logger.kind!r} is unknown; expected wandb or csv.")
+    mode = wandb_mode(cfg.logger.mode)
+    if mode == "disabled":
+        return [csv]
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    id_file = folder / "wandb_id"
+    if not id_file.is_file():
+        id_file.write_text(wandb.util.generate_id())
+    logger = WandbLogger(
+        name=f"{settings['name']}/{folder.name}", save_dir=folder, offline=mode == "offline", id=id_file.read_text(),
+        project=cfg.logger.project, entity=cfg.logger.entity, group=cfg.logger.group or group, config=settings,
+        resume="allow" if mode == "online" else None,
+    )  # fmt: skip
+    return [csv, logger]
+
+
+def summarize(loggers: list[Any], figures: dict[str, Any], pictures: dict[str, Path]) -> None:
+    """Put the final figures and pictures of a run into W&B, where there is W&B."""
+    for logger in loggers:
+        if hasattr(logger, "log_image"):
+            logger.experiment.summary.update(figures)
+            for name, path in pictures.items():
+                logger.log_image(name, [str(path)])
+
+
+def finish(loggers: list[Any]) -> None:
+    """End the W&B run, so that another one can start in this process."""
+    if any(hasattr(logger, "log_image") for logger in loggers):
+        import wandb
+
+        wandb.finish()

@@ -1,0 +1,71 @@
+"""The table of a run: teacher and student at each NFE, with the floor, as Markdown and in the terminal."""
+
+from typing import Any
+
+TITLES = {"frechet_distance": "Frechet distance", "sliced_wasserstein": "sliced Wasserstein distance"}
+
+
+def _row(name: str, values: dict[str, float], nfes: list[str], digits: int = 3) -> list[str]:
+    return [name, *(f"{values[nfe]:.{digits}f}" if nfe in values else "" for nfe in nfes)]
+
+
+def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of results in the shape of results.json."""
+    nfes = list(results["student"] or results["teacher"])
+    rows = []
+    if results["teacher"]:
+        rows.append(_row("teacher", results["teacher"], nfes))
+    if results["student"]:
+        rows.append(_row("student", results["student"], nfes))
+        rows.append(["sampler", *(results["samplers"].get(nfe, "") for nfe in nfes)])
+    for key in ("accuracy", "precision", "recall", "memorized"):
+        if results.get(key):
+            rows.append(_row(key, results[key], nfes))
+    return ["NFE", *nfes], rows
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What a reader must know to trust the table."""
+    floor = results["floor"]
+    lines = [
+        f"{TITLES.get(results['metric'], results['metric'])} of {results['num_samples']} samples to "
+        f"{results['reference']}; floor {floor['value']:.3f} (a resample of the reference against itself)"
+        + (f", held-out data {floor['heldout']:.3f}" if "heldout" in floor else "")
+        + "; lower is better."
+    ]
+    if results.get("memorized"):
+        lines.append("memorized: share of samples nearer to a training image than the nearest 5% of held-out images.")
+    if results.get("map_error"):
+        errors = ", ".join(f"{name} {value:.4f}" for name, value in results["map_error"].items())
+        lines.append(f"RMS error per dimension against the exact flow: {errors}.")
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
+    reused = " (teacher reused)" if results.get("teacher_reused") else ""
+    lines.append(f"seed {results['seed']}; {seconds}{reused}; {results['forward_equivalents']:.3g} forward-equivalents.")
+    return lines
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """table.md."""
+    header, rows = table_rows(results)
+    lines = [f"# {results['experiment']}", "", f"| {' | '.join(header)} |", f"| --- |{' ---: |' * (len(header) - 1)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", *(f"{line}  " for line in notes(results))]) + "\n"
+
+
+def show(results: dict[str, Any], paths: dict[str, str]) -> None:
+    """Print the table and the paths to look at."""
+    from rich.console import Console
+    from rich.table import Table
+
+    header, rows = table_rows(results)
+    table = Table(title=results["experiment"])
+    for k, name in enumerate(header):
+        table.add_column(name, justify="left" if k == 0 else "right", no_wrap=k == 0)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for line in notes(results):
+        console.print(line, highlight=False)
+    for name, path in paths.items():
+        console.print(f"{name:<10} {path}", highlight=False)
