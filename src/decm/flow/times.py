@@ -20,7 +20,8 @@ def stratified_times(seed: int, index: Tensor, global_batch: int) -> Tensor:
         here = steps == step
         strata[here] = permutation(seed, "strata", step, global_batch)[index[here] % global_batch]
     times = (strata + uniform(seed, "times", index)) / global_batch
-    return times.clamp(max=1 - 2**-24)  # float32 rounding must not reach 1
+    above = (strata + 1) / global_batch
+    return torch.minimum(times, above.nextafter(torch.zeros_like(above)))  # float32 rounding must not reach the next
 
 
 def logit_normal_times(uniforms: Tensor, mean: float, std: float) -> Tensor:
@@ -29,8 +30,11 @@ def logit_normal_times(uniforms: Tensor, mean: float, std: float) -> Tensor:
 
 
 def arctan_normal_times(uniforms: Tensor, mean: float, std: float) -> Tensor:
-    """1 - (2/pi) arctan(exp(mean + std Phi^-1(u))): sCM's proposal (arXiv:2410.11081 App. G.2) with data at 1."""
-    return 1 - (2 / math.pi) * torch.exp(mean + std * torch.special.ndtri(uniforms.clamp(1e-6, 1 - 1e-6))).arctan()
+    """1 - (2/pi) arctan(exp(mean - std Phi^-1(u))): sCM's proposal (arXiv:2410.11081 App. G.2) with data at 1.
+
+    Increasing in u; by symmetry of the normal distribution the sign of std does not change the law.
+    """
+    return 1 - (2 / math.pi) * torch.exp(mean - std * torch.special.ndtri(uniforms.clamp(1e-6, 1 - 1e-6))).arctan()
 
 
 def time_grid(steps: int) -> list[float]:

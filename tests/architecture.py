@@ -1,0 +1,106 @@
+"""The rules of the package's structure, as functions from source text to what breaks them."""
+
+import ast
+from collections.abc import Iterator
+
+PARTS = ("flow", "objectives", "networks", "data", "evaluation")
+TRAINING = {f"decm.{part}" for part in (*PARTS, "training")}
+TOOLS = {"torch", "torchvision", "numpy", "timm", "safetensors", "sklearn", "webdataset", "rich", "matplotlib", "PIL"}
+
+# What each part may import besides the standard library; None: anything that ONLY_IN does not confine.
+MAY_IMPORT: dict[str, set[str] | None] = {
+    "flow": {"torch", "decm.flow"},
+    "objectives": {"torch", "decm.flow", "decm.objectives"},
+    "networks": {"torch", "timm", "safetensors", "decm.flow", "decm.networks"},
+    "data": {"torch", "numpy", "sklearn", "webdataset", "safetensors", "decm.flow", "decm.data"},
+    "evaluation": {
+        "torch", "numpy", "torchmetrics", "torch_fidelity", "safetensors", "PIL", "sklearn",
+        "decm.flow", "decm.evaluation",
+    },
+    "training": TRAINING | TOOLS | {"lightning", "wandb"},
+    "generator.py": (TRAINING - {"decm.training"}) | TOOLS | {"huggingface_hub", "decm.generator"},
+    "report": TRAINING | TOOLS | {"wandb", "wandb_workspaces", "jinja2", "decm.generator", "decm.report"},
+    "cli": None,
+    "__init__.py": set(),
+}  # fmt: skip
+ALSO_IN_FILE = {
+    "flow/randomness.py": {"numpy"},
+    "networks/autoencoder.py": {"diffusers"},
+    "data/datamodule.py": {"lightning"},
+}
+ONLY_IN = {
+    "hydra": ("cli/",),
+    "omegaconf": ("cli/",),
+    "lightning": ("training/", "data/datamodule.py", "cli/"),
+    "wandb": ("training/callbacks", "report/"),
+    "torchmetrics": ("evaluation/",),
+    "torch_fidelity": ("evaluation/",),
+    "diffusers": ("networks/autoencoder.py",),
+}
+LAZY = {"wandb", "webdataset", "torch_fidelity", "diffusers"}  # imported where they are used, never at a module's top
+
+LINES_OF_FILE, LINES_OF_FUNCTION, ARGUMENTS = 260, 50, 8
+EXCEPTIONS = {
+    "networks/dit.py:LightningDiT.__init__ arguments": "twelve constants of the published architecture",
+}
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports(path: str, source: str) -> Iterator[tuple[str, bool]]:
+    """(module, whether it is imported when the file is) for every import in src/decm/`path`."""
+    package = ["decm", *path.split("/")[:-1]]
+
+    def visit(node: ast.AST, at_top: bool) -> Iterator[tuple[str, bool]]:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, at_top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((f"{module}.{alias.name}", at_top) for alias in node.names)
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_type_checking(node)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, at_top and not later)
+
+    yield from visit(ast.parse(source), True)
+
+
+def wrong_imports(path: str, source: str, standard: frozenset[str]) -> list[str]:
+    """The imports of src/decm/`path` that the layout forbids."""
+    area = path.split("/")[0]
+    if area not in MAY_IMPORT:
+        return [f"{path}: no rule says what {area} may import"]
+    allowed, wrong = MAY_IMPORT[area], []
+    for module, at_top in imports(path, source):
+        top = module.split(".")[0]
+        name = ".".join(module.split(".")[:2]) if top == "decm" else top
+        if top in LAZY and at_top:
+            wrong.append(f"{path}: {top} at the top of the module")
+        if top in ONLY_IN and not path.startswith(ONLY_IN[top]):
+            wrong.append(f"{path}: {top} is for {', '.join(ONLY_IN[top])} alone")
+        elif name == "decm.__version__" or top in standard or allowed is None:
+            continue
+        elif name not in allowed | ALSO_IN_FILE.get(path, set()):
+            wrong.append(f"{path}: {module} in {area}")
+    return wrong
+
+
+def over_budget(path: str, source: str) -> list[str]:
+    """What is longer than the size budget, as `path:name what`."""
+    found = [f"{path} lines"] if len(source.splitlines()) > LINES_OF_FILE else []
+
+    def visit(node: ast.AST, scope: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            name = f"{scope}{child.name}" if hasattr(child, "name") and not isinstance(child, ast.alias) else scope
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                a = child.args
+                if (child.end_lineno or 0) - child.lineno + 1 > LINES_OF_FUNCTION:
+                    found.append(f"{path}:{name} lines")
+                if child.name == "__init__" and len(a.posonlyargs + a.args + a.kwonlyargs) - 1 > ARGUMENTS:
+                    found.append(f"{path}:{name} arguments")
+            visit(child, name + "." if name != scope else scope)
+
+    visit(ast.parse(source), "")
+    return found
