@@ -9,6 +9,7 @@ VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
+    "reference": "build the statistics that samples are compared with",
 }
 CONFIG_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -24,7 +25,8 @@ def usage() -> str:
         "  decm train experiment=decm_digits objective=fm_cd seed=1\n"
         "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
-        "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n\n"
+        "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
+        "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
         "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration."
     )
 

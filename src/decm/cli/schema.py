@@ -172,10 +172,26 @@ class Sample:
     debug: bool = MISSING
 
 
+@dataclass
+class Reference:
+    data: Any = None
+    images: str | None = None
+    out: str = MISSING
+    split: str = MISSING
+    features: str = MISSING
+    weights: str | None = None
+    size: int | None = None
+    keep: int = MISSING
+    batch_size: int = MISSING
+    device: str = MISSING
+    overwrite: bool = MISSING
+    debug: bool = MISSING
+
+
 def register() -> None:
     """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
     store = ConfigStore.instance()
-    for verb, schema in {"train": Train, "evaluate": Evaluate, "sample": Sample}.items():
+    for verb, schema in {"train": Train, "evaluate": Evaluate, "sample": Sample, "reference": Reference}.items():
         store.store(name=f"{verb}_schema", node=schema)
     for name, network in {"dit": Dit, "mlp": Perceptron}.items():
         store.store(group="schema/network", name=name, node=network)

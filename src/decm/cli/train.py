@@ -18,9 +18,8 @@ from decm.cli.runs import open_folder, write_results
 from decm.cli.teachers import Source, obtain
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.flow_map import FlowMap
-from decm.report.table import markdown, show
+from decm.report.table import PER_NFE, markdown, show
 
-PER_NFE = ("accuracy", "precision", "recall", "memorized")
 PICTURE_SAMPLES = 100
 
 
