@@ -91,7 +91,7 @@ def build_callbacks(
         ]
     checkpoint = ModelCheckpoint(
         folder / LAST.parent, filename=LAST.stem, every_n_train_steps=cfg.trainer.checkpoint_every,
-        save_on_train_epoch_end=True, enable_version_counter=False,
+        enable_version_counter=False,
     )  # fmt: skip
     return [*callbacks, checkpoint]
 
@@ -128,6 +128,7 @@ def fit(
             module, DataModule(dataset, cfg.batch_size, cfg.seed), ckpt_path=last if last.is_file() else None,
             weights_only=True,
         )  # fmt: skip
+        trainer.save_checkpoint(last)
     except BaseException:
         finish(loggers)
         raise
