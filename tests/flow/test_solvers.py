@@ -138,8 +138,8 @@ def test_bad_grid_is_refused(times):
         ((FM, CD), ["jump"] + ["consistency"] * 3 + ["euler"] * 2),
         ((FM, N2N), ["jump"] + ["flow_map_steps"] * 3 + ["euler"] * 2),
         ((FM, MF), ["jump"] + ["flow_map_steps"] * 3 + ["euler"] * 2),
-        ((CD, N2N), ["jump"] + ["n2n_then_consistency"] * 5),
-        ((FM, CD, N2N), ["jump"] + ["n2n_then_consistency"] * 3 + ["euler"] * 2),
+        ((CD, N2N), ["jump", "n2n_then_consistency"] + ["flow_map_steps"] * 4),
+        ((FM, CD, N2N), ["jump", "n2n_then_consistency", "flow_map_steps", "flow_map_steps", "euler", "euler"]),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
 )
