@@ -40,7 +40,7 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
     if not id_file.is_file():
         id_file.write_text(uuid.uuid4().hex[:12])
     logger = WandbLogger(
-        name=f"{settings['name']}/{folder.name}", save_dir=folder, offline=mode == "offline", id=id_file.read_text(),
+        name=f"{settings['name']}/{folder.name}", save_dir=folder, mode=mode, id=id_file.read_text(),
         project=chosen["project"], entity=chosen["entity"], group=chosen["group"] or group, config=settings,
         resume="allow" if mode == "online" else None,
     )  # fmt: skip
