@@ -52,7 +52,7 @@ def build_bench(cfg: DictConfig, dataset: Dataset) -> Bench:
 def build_evaluator(cfg: DictConfig, bench: Bench, dataset: Dataset, device: str = "cpu") -> Evaluator:
     """The evaluator of a configuration."""
     e, manifest = cfg.evaluation, dataset.manifest
-    samplers = {int(nfe): str(name) for nfe, name in e.samplers.items()}
+    samplers = {int(nfe): str(name) for nfe, name in (e.samplers or {}).items()}
     return Evaluator(bench.judge, manifest.shape, manifest.num_classes, e.seed, e.batch_size, samplers, device)
 
 

@@ -114,7 +114,7 @@ class Evaluation:
     num_samples: int = MISSING
     seed: int = MISSING
     batch_size: int = MISSING
-    samplers: dict[int, str] = MISSING
+    samplers: Any = None
     every: int = MISSING
     every_num_samples: int = MISSING
     preview_every: int = MISSING
@@ -154,7 +154,7 @@ class Evaluate:
     num_samples: int | None = None
     seed: int | None = None
     batch_size: int | None = None
-    samplers: dict[int, str] = MISSING
+    samplers: Any = None
     device: str = MISSING
     debug: bool = MISSING
 

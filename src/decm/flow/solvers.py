@@ -29,6 +29,11 @@ def flow_map_steps(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[floa
     return x
 
 
+def jump(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """f(z, 0, 1): one step to the data."""
+    return flow_map(z, _at(times[0], z), _at(times[-1], z), y)
+
+
 def consistency(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
     """x <- f(x_t, t, 1), renoised to the next time: multistep consistency sampling (arXiv:2303.01469 Alg. 1)."""
     x = flow_map(z, _at(times[0], z), _at(1.0, z), y)
@@ -65,6 +70,7 @@ def heun(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise:
 
 
 SAMPLERS: dict[str, Sampler] = {
+    "jump": jump,
     "flow_map_steps": flow_map_steps,
     "consistency": consistency,
     "n2n_then_consistency": n2n_then_consistency,
@@ -84,10 +90,12 @@ def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
     has_velocity = not trained_on or "instantaneous" in trained_on
     if not set(trained_on) - {"instantaneous"} or (nfe >= MANY_STEPS and has_velocity):
         return "euler"
+    if nfe == 1:
+        return "jump"
     if "mean_flow" in trained_on:
         return "flow_map_steps"
     if "consistency" in trained_on:
-        return "n2n_then_consistency" if "noise_to_noisy" in trained_on and nfe > 1 else "consistency"
+        return "n2n_then_consistency" if "noise_to_noisy" in trained_on else "consistency"
     return "flow_map_steps"
 
 
@@ -101,6 +109,8 @@ def sample(
         raise ValueError(f"nfe={nfe} is out of range; expected 1 to 1000 network steps.")
     if sampler == "heun" and nfe % 2:
         raise ValueError(f"nfe={nfe} with heun, which takes two network steps an interval; choose an even number.")
+    if sampler == "jump" and nfe != 1:
+        raise ValueError(f"nfe={nfe} with jump, which is a single step; choose nfe=1 or another sampler.")
     intervals = nfe // 2 if sampler == "heun" else nfe
     times = time_grid(intervals) if times is None else list(times)
     ordered = all(a < b for a, b in zip(times[:-1], times[1:], strict=True))
