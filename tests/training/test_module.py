@@ -14,8 +14,19 @@ from decm.training.callbacks.trajectories import FromNoise, Instantaneous, ToDat
 from decm.training.module import DistillationModule, NonFiniteLossError
 from helpers import CLASSES, random_labels, random_states, randomize_parameters, small_dit, small_mlp
 from tiny import (
-    GLOBAL_BATCH, all_segments, anchor, fit, largest_gap, planned, recipe, saved_at, teacher_of, tiny_module, tiny_set,
-    weights, without_trainer,
+    GLOBAL_BATCH,
+    all_segments,
+    anchor,
+    fit,
+    largest_gap,
+    planned,
+    recipe,
+    saved_at,
+    teacher_of,
+    tiny_module,
+    tiny_set,
+    weights,
+    without_trainer,
 )  # fmt: skip
 
 INDEX = range(GLOBAL_BATCH)
