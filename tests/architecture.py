@@ -14,7 +14,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "networks": {"torch", "timm", "safetensors", "decm.flow", "decm.networks"},
     "data": {"torch", "numpy", "sklearn", "webdataset", "safetensors", "decm.flow", "decm.data"},
     "evaluation": {
-        "torch", "numpy", "torchmetrics", "torch_fidelity", "safetensors", "PIL", "sklearn",
+        "torch", "numpy", "torchmetrics", "torch_fidelity", "safetensors", "PIL", "matplotlib", "sklearn",
         "decm.flow", "decm.evaluation",
     },
     "training": TRAINING | TOOLS | {"lightning", "wandb"},

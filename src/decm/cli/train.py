@@ -10,13 +10,13 @@ from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
 from decm.cli.config import plain
 from decm.cli.fit import Fitted, fit
-from decm.cli.loggers import finish, summarize
 from decm.cli.models import pick_device
 from decm.cli.runs import open_folder, write_results
 from decm.cli.scores import score_models
 from decm.cli.teachers import Source, obtain
 from decm.evaluation.evaluator import Evaluator
 from decm.report.table import markdown, show
+from decm.training.callbacks.tracking import finish, summarize
 
 PICTURE_SAMPLES = 100
 
@@ -99,5 +99,3 @@ def finish_run(
     summarize(fitted.loggers, figures, pictures)
     write_results(folder, results)
     show(results, {"pictures": str(folder / "comparison.png"), "table": str(folder / "table.md"), "run": str(folder)})
-
-

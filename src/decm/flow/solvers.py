@@ -5,6 +5,7 @@ function of each sample's seed. NFE counts the network's steps.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def _at(time: float, x: Tensor) -> Tensor:
 def flow_map_steps(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
     """x <- f(x, t_k, t_{k+1}); with one step it is the jump f(z, 0, 1). Exact at the exact flow map."""
     x = z
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         x = flow_map(x, _at(t, x), _at(s, x), y)
     return x
 
@@ -54,7 +55,7 @@ def n2n_then_consistency(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequenc
 def euler(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
     """x <- x + (t_{k+1} - t_k) F(x, t_k, t_k): order 1."""
     x = z
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         x = x + (s - t) * flow_map.velocity(x, _at(t, x), y)
     return x
 
@@ -62,7 +63,7 @@ def euler(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise
 def heun(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
     """The trapezoidal rule on F(x, t, t): order 2, two network steps an interval."""
     x = z
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         v = flow_map.velocity(x, _at(t, x), y)
         ahead = x + (s - t) * v
         x = x + (s - t) / 2 * (v + flow_map.velocity(ahead, _at(s, x), y))
@@ -113,7 +114,7 @@ def sample(
         raise ValueError(f"nfe={nfe} with jump, which is a single step; choose nfe=1 or another sampler.")
     intervals = nfe // 2 if sampler == "heun" else nfe
     times = time_grid(intervals) if times is None else list(times)
-    ordered = all(a < b for a, b in zip(times[:-1], times[1:], strict=True))
+    ordered = all(a < b for a, b in pairwise(times))
     if len(times) != intervals + 1 or times[0] != 0 or times[-1] != 1 or not ordered:
         raise ValueError(f"The time grid {times} does not rise from 0 to 1 in {intervals} intervals.")
     return SAMPLERS[sampler](flow_map, z, y, times, noise)

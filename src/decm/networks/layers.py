@@ -19,21 +19,30 @@ def time_features(t: Tensor, scale: float = 1.0) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def linear(inputs: int, outputs: int, init: str) -> nn.Linear:
+    """A linear layer with zero bias; `init` of its weight: normal (0.02), xavier or zero, LightningDiT's choices."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.bias)
+    if init == "normal":
+        nn.init.normal_(layer.weight, std=0.02)
+    elif init == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    else:
+        nn.init.zeros_(layer.weight)
+    return layer
+
+
 class TimeEmbedding(nn.Module):
     """MLP(features(t)): linear, SiLU, linear; [B] -> [B, width]."""
 
     def __init__(self, width: int, scale: float = 1.0, zero: bool = False) -> None:
         super().__init__()
         self.scale = scale
-        self.mlp = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
-        for linear in (self.mlp[0], self.mlp[2]):
-            nn.init.normal_(linear.weight, std=0.02)  # LightningDiT's
-            nn.init.zeros_(linear.bias)
-        if zero:
-            nn.init.zeros_(self.mlp[2].weight)
+        last = linear(width, width, "zero" if zero else "normal")
+        self.mlp = nn.Sequential(linear(FEATURES, width, "normal"), nn.SiLU(), last)
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(time_features(t, self.scale).to(self.mlp[0].weight.dtype))
+        return self.mlp(time_features(t, self.scale).to(next(self.mlp.parameters()).dtype))
 
 
 class EndEmbedding(TimeEmbedding):
@@ -67,8 +76,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = linear(width, 3 * width, "xavier")
+        self.proj = linear(width, width, "xavier")
         self.q_norm = RmsNorm(width // heads, eps=EPS) if qk_norm else nn.Identity()
         self.k_norm = RmsNorm(width // heads, eps=EPS) if qk_norm else nn.Identity()
 
@@ -91,12 +100,9 @@ class Block(nn.Module):
         self.attn = Attention(width, heads, qk_norm)
         self.norm2 = RmsNorm(width, eps=EPS)
         self.mlp = SwiGLUPacked(width, hidden_features=2 * hidden)
-        self.adaln = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        for linear in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        nn.init.zeros_(self.adaln[1].weight)
-        nn.init.zeros_(self.adaln[1].bias)
+        self.mlp.fc1 = linear(width, 2 * hidden, "xavier")
+        self.mlp.fc2 = linear(hidden, width, "xavier")
+        self.adaln = nn.Sequential(nn.SiLU(), linear(width, 6 * width, "zero"))
 
     def forward(self, x: Tensor, c: Tensor, rope: Tensor) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c).chunk(6, dim=1)
@@ -110,11 +116,8 @@ class FinalLayer(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm = RmsNorm(width, eps=EPS)
-        self.linear = nn.Linear(width, out)
-        self.adaln = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        for linear in (self.linear, self.adaln[1]):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        self.linear = linear(width, out, "zero")
+        self.adaln = nn.Sequential(nn.SiLU(), linear(width, 2 * width, "zero"))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaln(c).chunk(2, dim=1)
