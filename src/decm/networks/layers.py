@@ -1,21 +1,32 @@
-"""The layers that timm does not have: time embedding, end embedding, attention with QK-norm and RoPE, adaLN block."""
+"""The layers that timm does not have: time and end embedding, attention with QK-norm and RoPE, adaLN block.
+
+Each has a `dual`, which carries a tangent beside the value (networks/dual.py).
+"""
 
 import torch
 import torch.nn.functional as nnf
 from timm.layers import RmsNorm, SwiGLUPacked, apply_rot_embed_cat
 from torch import Tensor, nn
 
+from decm.networks import dual
+from decm.networks.dual import Dual
+
 EPS = 1e-6  # LightningDiT's, for every RMSNorm
 FEATURES = 256  # of a time
 END_EMBEDDINGS = ("raw", "difference")
 
 
-def time_features(t: Tensor, scale: float = 1.0) -> Tensor:
-    """[B] -> [B, 256]: 128 cosines, then 128 sines, of scale * t at frequencies 10000^(-i/128); float32 or wider."""
+def time_angle(t: Tensor, scale: float = 1.0) -> Tensor:
+    """[B] -> [B, 128]: scale * t at frequencies 10000^(-i/128); float32 or wider."""
     half = FEATURES // 2
     wide = torch.promote_types(t.dtype, torch.float32)
     frequencies = 10_000.0 ** (-torch.arange(half, device=t.device, dtype=wide) / half)
-    angle = scale * t.to(wide)[:, None] * frequencies
+    return scale * t.to(wide)[:, None] * frequencies
+
+
+def time_features(t: Tensor, scale: float = 1.0) -> Tensor:
+    """[B] -> [B, 256]: the 128 cosines, then the 128 sines."""
+    angle = time_angle(t, scale)
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
@@ -32,7 +43,7 @@ def linear(inputs: int, outputs: int, init: str) -> nn.Linear:
     return layer
 
 
-class TimeEmbedding(nn.Module):
+class _Embedding(nn.Module):
     """MLP(features(t)): linear, SiLU, linear; [B] -> [B, width]."""
 
     def __init__(self, width: int, scale: float = 1.0, zero: bool = False) -> None:
@@ -41,11 +52,28 @@ class TimeEmbedding(nn.Module):
         last = linear(width, width, "zero" if zero else "normal")
         self.mlp = nn.Sequential(linear(FEATURES, width, "normal"), nn.SiLU(), last)
 
-    def forward(self, t: Tensor) -> Tensor:
+    def embed(self, t: Tensor) -> Tensor:
         return self.mlp(time_features(t, self.scale).to(next(self.mlp.parameters()).dtype))
 
+    def embed_dual(self, t: Tensor, dt: Tensor) -> Dual:
+        angle, dangle = time_angle(t, self.scale), time_angle(dt, self.scale)
+        cos, sin = angle.cos(), angle.sin()
+        features, dfeatures = torch.cat([cos, sin], dim=1), torch.cat([-sin * dangle, cos * dangle], dim=1)
+        dtype = next(self.mlp.parameters()).dtype
+        return dual.sequential(self.mlp, features.to(dtype), dfeatures.to(dtype))
 
-class EndEmbedding(TimeEmbedding):
+
+class TimeEmbedding(_Embedding):
+    """What the network knows of a segment's start t."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.embed(t)
+
+    def dual(self, t: Tensor, dt: Tensor) -> Dual:
+        return self.embed_dual(t, dt)
+
+
+class EndEmbedding(_Embedding):
     """What the network knows of a segment's end; zero at the start of training, so that F(x, t, s) = v(x, t).
 
     `raw` is MLP(features(s)), as in the published networks; `difference` is MLP(features(s - t)) - MLP(features(0)),
@@ -58,11 +86,16 @@ class EndEmbedding(TimeEmbedding):
         super().__init__(width, scale, zero=True)
         self.kind = kind
 
-    def forward(self, t: Tensor, s: Tensor | None = None) -> Tensor:
-        assert s is not None
+    def forward(self, t: Tensor, s: Tensor) -> Tensor:
         if self.kind == "raw":
-            return super().forward(s)
-        return super().forward(s - t) - super().forward(torch.zeros_like(t))
+            return self.embed(s)
+        return self.embed(s - t) - self.embed(torch.zeros_like(t))
+
+    def dual(self, t: Tensor, dt: Tensor, s: Tensor, ds: Tensor) -> Dual:
+        if self.kind == "raw":
+            return self.embed_dual(s, ds)
+        embedded, dembedded = self.embed_dual(s - t, ds - dt)
+        return embedded - self.embed(torch.zeros_like(t)), dembedded
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -89,6 +122,18 @@ class Attention(nn.Module):
         out = nnf.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, N, width))
 
+    def dual(self, x: Tensor, dx: Tensor, rope: Tensor) -> Dual:
+        B, N, width = x.shape
+        qkv, dqkv = dual.linear(self.qkv, x, dx)
+        q, k, v = qkv.reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        dq, dk, dv = dqkv.reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, dq = dual.rms_norm(self.q_norm, q, dq)
+        k, dk = dual.rms_norm(self.k_norm, k, dk)
+        q, dq, k, dk = (apply_rot_embed_cat(part, rope).to(v.dtype) for part in (q, dq, k, dk))
+        out, dout = dual.attention((q, dq), (k, dk), (v, dv))
+        out, dout = (part.transpose(1, 2).reshape(B, N, width) for part in (out, dout))
+        return dual.linear(self.proj, out, dout)
+
 
 class Block(nn.Module):
     """LightningDiT's block: attention and SwiGLU, each after RMSNorm and adaLN (shift, scale), each gated."""
@@ -109,6 +154,14 @@ class Block(nn.Module):
         x = x + gate_a[:, None] * self.attn(modulate(self.norm1(x), shift_a, scale_a), rope)
         return x + gate_m[:, None] * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
+    def dual(self, x: Tensor, dx: Tensor, c: Tensor, dc: Tensor, rope: Tensor) -> Dual:
+        m, dm = dual.sequential(self.adaln, c, dc)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = zip(m.chunk(6, dim=1), dm.chunk(6, dim=1), strict=True)
+        h = dual.modulate(*dual.rms_norm(self.norm1, x, dx), shift_a, scale_a)
+        x, dx = dual.gated_sum((x, dx), gate_a, self.attn.dual(*h, rope))
+        h = dual.modulate(*dual.rms_norm(self.norm2, x, dx), shift_m, scale_m)
+        return dual.gated_sum((x, dx), gate_m, dual.swiglu(self.mlp, *h))
+
 
 class FinalLayer(nn.Module):
     """RMSNorm, adaLN (shift, scale), linear to a patch; zero at the start."""
@@ -122,3 +175,8 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaln(c).chunk(2, dim=1)
         return self.linear(modulate(self.norm(x), shift, scale))
+
+    def dual(self, x: Tensor, dx: Tensor, c: Tensor, dc: Tensor) -> Dual:
+        m, dm = dual.sequential(self.adaln, c, dc)
+        shift, scale = zip(m.chunk(2, dim=1), dm.chunk(2, dim=1), strict=True)
+        return dual.linear(self.linear, *dual.modulate(*dual.rms_norm(self.norm, x, dx), shift, scale))
