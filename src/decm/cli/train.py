@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
+from decm.cli.checks import check_settings
 from decm.cli.config import plain
 from decm.cli.fit import Fitted, fit
 from decm.cli.models import pick_device
@@ -27,6 +28,7 @@ def task(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     settings = plain(cfg)
+    check_settings(cfg)
     fixed, group = None, None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         fixed = Path(HydraConfig.get().runtime.output_dir)

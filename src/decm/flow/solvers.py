@@ -103,10 +103,8 @@ def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
     return "flow_map_steps"
 
 
-def sample(
-    flow_map: FlowMap, z: Tensor, y: Tensor, nfe: int, sampler: str, noise: Noise, times: Sequence[float] | None = None
-) -> Tensor:
-    """Generate with exactly `nfe` network steps. Raises ValueError for an unknown sampler or an impossible NFE."""
+def check_steps(nfe: int, sampler: str) -> None:
+    """Raise ValueError for an unknown sampler, or for a number of steps that it cannot take."""
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler={sampler!r} is unknown. Choose one of {', '.join(SAMPLERS)}.")
     if not 1 <= nfe <= 1000:
@@ -115,6 +113,13 @@ def sample(
         raise ValueError(f"nfe={nfe} with heun, which takes two network steps an interval; choose an even number.")
     if sampler == "jump" and nfe != 1:
         raise ValueError(f"nfe={nfe} with jump, which is a single step; choose nfe=1 or another sampler.")
+
+
+def sample(
+    flow_map: FlowMap, z: Tensor, y: Tensor, nfe: int, sampler: str, noise: Noise, times: Sequence[float] | None = None
+) -> Tensor:
+    """Generate with exactly `nfe` network steps. Raises ValueError for an unknown sampler or an impossible NFE."""
+    check_steps(nfe, sampler)
     intervals = nfe // 2 if sampler == "heun" else nfe
     times = time_grid(intervals) if times is None else list(times)
     ordered = all(a < b for a, b in pairwise(times))
