@@ -6,6 +6,7 @@ import torch
 from hydra.errors import HydraException
 from PIL import Image
 
+import commands
 from decm.cli.bench import image_statistics
 from decm.cli.config import compose
 from decm.cli.reference import task
@@ -120,3 +121,28 @@ def test_a_table_without_a_floor_says_so():
     }  # fmt: skip
     assert "floor not computed" in notes({**results, "floor": {}})[0]
     assert "floor 0.500" in notes({**results, "floor": {"value": 0.5}})[0]
+
+
+def test_a_run_is_judged_against_a_reference_built_on_the_command_line(runs):
+    weights = commands.only(runs / "cache")
+    answer = commands.decm(
+        "reference",
+        "data=digits",
+        f"out={runs}/digits.npz",
+        "features=digit_classifier",
+        f"weights={weights}",
+        "keep=500",
+    )
+    assert answer.code == 0, answer.said
+    bench = {"reference": f"{runs}/digits.npz", "features": "digit_classifier", "weights": weights}
+    settings = [f"evaluation.bench.{key}={value}" for key, value in bench.items()]
+    answer = commands.train(runs, "evaluation=images", *settings)
+    assert answer.code == 0, answer.said
+    table = (commands.only(runs / "smoke") / "table.md").read_text()
+    for row in ("| student |", "| is |", "| kid |", "| precision |", "| accuracy |"):
+        assert row in table
+    assert "digits, train" in table
+    assert "floor not computed" in table  # the features of 500 of 1,497 images
+    answer = commands.train(runs, "evaluation=images", f"evaluation.bench.reference={runs}/digits.npz")
+    assert answer.code == 2
+    assert "evaluation.bench.weights" in answer.err

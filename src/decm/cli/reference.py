@@ -9,7 +9,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from decm.cli.train import code_version, device_for
+from decm.cli.models import pick_device
+from decm.cli.scores import code_version
 from decm.data.manifest import to_pixels
 from decm.evaluation.features import build_extractor
 from decm.evaluation.images import image_batches, list_images
@@ -27,7 +28,7 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"{out} exists. Choose another name, or set overwrite=true.")
     batches, count, what = source(cfg)
     extractor = build_extractor(cfg.features, cfg.weights, key="weights")
-    extractor.to(device_for(cfg.device) if cfg.device == "auto" else cfg.device)
+    extractor.to(pick_device(cfg.device))
     if extractor.note:
         print(extractor.note, flush=True)
     with progress_bar(count, "images") as advance:

@@ -34,9 +34,9 @@ class Manifest:
         """Raise ValueError unless a network of these shapes can be trained on the set."""
         if tuple(self.shape) != tuple(network_shape) or self.num_classes != network_classes:
             raise ValueError(
-                f"Data set {self.name!r} has states of shape {tuple(self.shape)} and {self.num_classes} classes, but the "
-                f"network expects {tuple(network_shape)} and {network_classes}. Choose another `network`, or set its "
-                "input_size, in_channels and num_classes."
+                f"Data set {self.name!r} has states of shape {tuple(self.shape)} and {self.num_classes} classes, but "
+                f"the network expects {tuple(network_shape)} and {network_classes}. Choose another `network`, or "
+                "set its input_size, in_channels and num_classes."
             )
 
 

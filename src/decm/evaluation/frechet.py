@@ -48,6 +48,8 @@ class Moments(Metric):
     """
 
     full_state_update = False
+    mean: Tensor
+    cov: Tensor
     count: Tensor
     total: Tensor
     outer: Tensor

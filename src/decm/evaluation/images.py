@@ -37,7 +37,7 @@ def read_image(path: Path, size: int | None) -> Tensor:
     try:
         with Image.open(path) as image:
             picture = image.convert("RGB")
-    except OSError as error:  # PIL's UnidentifiedImageError and its truncation errors are OSErrors
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # unidentified and truncated: OSErrors
         raise ValueError(f"{path} is not a readable image: {error}.") from error
     return torch.from_numpy(np.array(center_crop(picture, size) if size else picture)).permute(2, 0, 1)
 
