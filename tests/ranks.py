@@ -1,10 +1,12 @@
 """What the two-process tests run in each process; imported by name, so that spawned processes find it."""
 
+from datetime import timedelta
+
 import torch
 from torch import distributed as dist
 
 from decm.evaluation.statistics import Reference
-from decm.evaluation.suite import MetricSuite
+from decm.evaluation.suite import MetricSuite, SuiteJudge
 
 
 class PixelFeatures:
@@ -52,8 +54,16 @@ def scores(rank: int, world: int, num: int, keep: int, empty_rank: bool = False)
 CASES = {"plain": (1000, False), "few_kept": (30, False), "empty_rank": (1000, True)}  # (keep, empty_rank)
 
 
+def judged_alone(num: int) -> dict[str, float]:
+    """The scores of all images by a judge, which must not wait for other ranks."""
+    return SuiteJudge([(PixelFeatures(), reference())], lambda x: x).score(images(num, 2, 200), torch.arange(num) % 3)
+
+
 def worker(rank: int, world: int, folder: str, num: int) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    rendezvous, patience = f"file://{folder}/rendezvous", timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world, timeout=patience)
+    if rank == 0:  # as evaluation in the loop: one rank judges, the other does not take part
+        torch.save(judged_alone(num), f"{folder}/alone.pt")
     found = {name: scores(rank, world, num, *case) for name, case in CASES.items()}
     torch.save(found, f"{folder}/scores_{rank}.pt")
     dist.destroy_process_group()

@@ -199,6 +199,18 @@ def test_dinov2_reads_the_official_names_and_equals_a_forward_by_hand(tmp_path):
         Dinov2Features(tmp_path / "registers.pth", arch="vits14")
 
 
+def test_the_position_embedding_is_sampled_on_dinov2s_slightly_shifted_grid():
+    """Bicubic interpolation keeps a ramp: inside, column j lies at (j + 1/2) 37 / 16.1 - 1/2, not at 37 / 16."""
+    ramp = torch.arange(37.0).expand(37, 37).reshape(1, 37 * 37, 1)
+    resized = Dinov2Features.resized(torch.cat([torch.full((1, 1, 1), -1.0), ramp], 1), 16)
+    assert resized.shape == (1, 257, 1)
+    assert resized[0, 0] == -1
+    column = torch.arange(2, 14)
+    found = resized[0, 1:, 0].reshape(16, 16)[8, 2:14]
+    assert relative_error(found, (column + 0.5) * 37 / 16.1 - 0.5) < 1e-5
+    assert relative_error(found, (column + 0.5) * 37 / 16 - 0.5) > 1e-3
+
+
 def test_the_digit_classifiers_features_come_from_its_cache_file(tmp_path):
     from safetensors.torch import save_file
 

@@ -1,5 +1,7 @@
 """Pictures: sizes and where every pixel comes to lie."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,11 @@ def test_a_folder_is_read_in_the_order_of_its_paths_and_split_where_sizes_change
     for name, side in (("b/1.png", 6), ("a/2.PNG", 4), ("a/1.png", 4), ("c.jpg", 6)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(images(1, 3, side)[0].permute(1, 2, 0).numpy()).save(tmp_path / name)
+    (tmp_path / "many").mkdir()
+    for k in torch.randperm(20, generator=seeded(1)).tolist():
+        Image.new("RGB", (4, 4)).save(tmp_path / "many" / f"{k:02d}.png")
+    assert [path.stem for path in list_images(tmp_path / "many")] == [f"{k:02d}" for k in range(20)]
+    shutil.rmtree(tmp_path / "many")
     (tmp_path / "notes.txt").write_text("no image")
     paths = list_images(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["a/1.png", "a/2.PNG", "b/1.png", "c.jpg"]

@@ -20,7 +20,8 @@ def two_ranks(tmp_path_factory) -> list[dict[str, dict[str, float]]]:
     """The scores of each of two real gloo ranks, by case."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(worker, (2, str(folder), NUM), nprocs=2)
-    return [torch.load(folder / f"scores_{rank}.pt") for rank in range(2)]
+    alone = torch.load(folder / "alone.pt")
+    return [torch.load(folder / f"scores_{rank}.pt") | {"alone": alone} for rank in range(2)]
 
 
 def test_the_scores_are_those_of_the_whole_feature_arrays():
@@ -45,6 +46,14 @@ def test_two_ranks_equal_one(case, two_ranks):
         assert two["fd"] == pytest.approx(one["fd"], rel=1e-10, abs=1e-10)
         for name in one:
             assert two[name] == pytest.approx(one[name], rel=1e-9), name
+
+
+@pytest.mark.slow
+def test_a_judge_on_one_rank_does_not_wait_for_the_other(two_ranks):
+    whole = scores(0, 1, NUM, 1000)
+    alone = two_ranks[0]["alone"]
+    assert alone.pop("value") == alone["fd"]
+    assert alone == pytest.approx(whole, rel=1e-9)
 
 
 def test_half_of_the_samples_score_otherwise():
