@@ -172,10 +172,35 @@ class Sample:
     debug: bool = MISSING
 
 
+@dataclass
+class Latents:
+    action: str = MISSING
+    source: str | None = None
+    out: str | None = None
+    path: str | None = None
+    weights: str | None = None
+    kind: str = MISSING
+    autoencoder: Any = None
+    image_size: int = MISSING
+    latent: str = MISSING
+    flip: bool = MISSING
+    dtype: str = MISSING
+    batch_size: int = MISSING
+    workers: int = MISSING
+    device: str = MISSING
+    num: int = MISSING
+    shape: list[int] = MISSING
+    num_classes: int | None = None
+    record_size: int = MISSING
+    shard_records: int = MISSING
+    seed: int = MISSING
+    debug: bool = MISSING
+
+
 def register() -> None:
     """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
     store = ConfigStore.instance()
-    for verb, schema in {"train": Train, "evaluate": Evaluate, "sample": Sample}.items():
+    for verb, schema in {"train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents}.items():
         store.store(name=f"{verb}_schema", node=schema)
     for name, network in {"dit": Dit, "mlp": Perceptron}.items():
         store.store(group="schema/network", name=name, node=network)
