@@ -28,7 +28,7 @@ def build_dataset(cfg: DictConfig) -> Dataset:
     """The data set; raises ValueError if the network does not fit its manifest."""
     dataset = instantiate(cfg.data)
     network = build_network(cfg.network, 0) if cfg.network is not None else None
-    dataset.manifest.check_fits(network.shape, network.num_classes)  # type: ignore[union-attr, arg-type]
+    dataset.manifest.check_fits(network.shape, network.num_classes)  # type: ignore[union-attr]
     return dataset
 
 
@@ -52,7 +52,7 @@ def build_bench(cfg: DictConfig, dataset: Dataset) -> Bench:
 def build_evaluator(cfg: DictConfig, bench: Bench, dataset: Dataset, device: str = "cpu") -> Evaluator:
     """The evaluator of a configuration."""
     e, manifest = cfg.evaluation, dataset.manifest
-    samplers = {int(nfe): str(name) for nfe, name in e.samplers.items()}
+    samplers = {int(nfe): str(name) for nfe, name in (e.samplers or {}).items()}
     return Evaluator(bench.judge, manifest.shape, manifest.num_classes, e.seed, e.batch_size, samplers, device)
 
 
@@ -77,7 +77,7 @@ def weights_of(checkpoint: dict[str, Any], prefix: str = EMA) -> dict[str, torch
 def load_strictly(network: nn.Module, weights: dict[str, torch.Tensor], source: str, new: tuple[str, ...] = ()) -> None:
     """Load weights by name and shape; names beginning with one of `new` may be missing. Raises ValueError otherwise."""
     own = network.state_dict()
-    missing = [k for k in own if k not in weights and not k.startswith(new)] if new else [k for k in own if k not in weights]
+    missing = [key for key in own if key not in weights and not (new and key.startswith(new))]
     wrong = [
         f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape) if key in own else 'no such weight'}"
         for key, value in weights.items()

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from decm.cli.bench import Bench
 from decm.cli.build import build_evaluator, build_network, build_trajectories, segment_names
 from decm.cli.config import plain
-from decm.cli.loggers import build_loggers, finish
 from decm.cli.runs import LAST
 from decm.cli.teachers import Source, initialize
 from decm.data.datamodule import DataModule
@@ -24,6 +23,7 @@ from decm.data.loader import Dataset
 from decm.training.callbacks.ema import EMA
 from decm.training.callbacks.previews import Evaluate, Previews
 from decm.training.callbacks.speed import PlainProgress, Speed
+from decm.training.callbacks.tracking import build_loggers, finish
 from decm.training.csv_logger import MetricsCSV
 from decm.training.module import DistillationModule, Recipe
 
@@ -52,8 +52,10 @@ def quiet() -> None:
     """Silence what Lightning says about itself; warnings that concern a user still come through."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in ("isinstance\\(treespec, LeafSpec\\)", ".*`torch.jit.script` is deprecated", ".*does not have many workers",
-                    ".*Checkpoint directory .* exists and is not empty", ".*ModelCheckpoint.*state_key"):  # fmt: skip
+    for message in (
+        "`isinstance\\(treespec, LeafSpec\\)", ".*`torch.jit.script` is deprecated", ".*does not have many workers",
+        ".*Checkpoint directory .* exists and is not empty", "Found .* module\\(s\\) in eval mode",
+    ):  # fmt: skip
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -89,7 +91,7 @@ def build_callbacks(
         ]
     checkpoint = ModelCheckpoint(
         folder / LAST.parent, filename=LAST.stem, every_n_train_steps=cfg.trainer.checkpoint_every,
-        save_on_train_epoch_end=True, enable_version_counter=False,
+        enable_version_counter=False,
     )  # fmt: skip
     return [*callbacks, checkpoint]
 
@@ -104,7 +106,7 @@ def fit(
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     module = build_module(cfg, source)
-    loggers = build_loggers(cfg, settings, folder, group)
+    loggers = build_loggers(settings, folder, group)
     callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench)
     t = cfg.trainer
     trainer = Trainer(
@@ -126,6 +128,7 @@ def fit(
             module, DataModule(dataset, cfg.batch_size, cfg.seed), ckpt_path=last if last.is_file() else None,
             weights_only=True,
         )  # fmt: skip
+        trainer.save_checkpoint(last)
     except BaseException:
         finish(loggers)
         raise

@@ -79,7 +79,8 @@ def run_task(task: Any, cfg: Any) -> Any:
             fail(str(cause), FAILED)
         from omegaconf.errors import OmegaConfBaseException
 
-        if isinstance(cause, (ValueError, OSError, OmegaConfBaseException)):
+        from_trainer = type(cause).__name__ == "MisconfigurationException"  # Lightning's, not imported for its name
+        if from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException)):
             fail(f"{cause} (debug=true shows the trace)", CONFIG_ERROR)
         raise
 

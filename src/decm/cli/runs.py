@@ -21,7 +21,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 def same_settings(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two runs would do the same work."""
-    return {k: v for k, v in a.items() if k not in NOT_SETTINGS} == {k: v for k, v in b.items() if k not in NOT_SETTINGS}
+    return all(a.get(key) == b.get(key) for key in {*a, *b} - set(NOT_SETTINGS))
 
 
 def run_folders(root: Path, experiment: str) -> list[Path]:
@@ -75,7 +75,7 @@ def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None
             folder = (unfinished(root, settings) if resume else None) or new_folder(root, settings["name"])
         (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
     except OSError as error:
-        raise ValueError(f"The run folder below {root} cannot be written: {error}. Set runs=<a folder of yours>.") from error
+        raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
     os.environ["DECM_RUN_FOLDER"] = str(folder)
     return folder
 

@@ -40,6 +40,49 @@ class Perceptron(Target):
 
 
 @dataclass
+class Digits(Target):
+    heldout: int = MISSING
+    split_seed: int = MISSING
+
+
+@dataclass
+class Folder(Target):
+    path: str = MISSING
+
+
+@dataclass
+class Mixture(Target):
+    layout: str = MISSING
+    components: int = MISSING
+    size: float = MISSING
+    sigma: float = MISSING
+
+
+@dataclass
+class FlowMatching(Target):
+    cosine: float = MISSING
+
+
+@dataclass
+class Consistency(Target):
+    form: str = MISSING
+    power: float = MISSING
+
+
+@dataclass
+class NoiseToNoisy(Target):
+    end: float = MISSING
+    start: float = MISSING
+    clamp: float | None = MISSING
+
+
+@dataclass
+class MeanFlow(Target):
+    power: float = MISSING
+    c: float = MISSING
+
+
+@dataclass
 class Segment(Target):
     name: str = MISSING
     objective: Any = MISSING
@@ -79,6 +122,21 @@ class Teacher:
 
 
 @dataclass
+class Optimizer(Target):
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    betas: list[float] = MISSING
+    weight_decay: float = MISSING
+
+
+@dataclass
+class Schedule(Target):
+    _partial_: bool = MISSING
+    warmup: int = MISSING
+    total: int = MISSING
+
+
+@dataclass
 class Ema:
     kind: str = MISSING
     decay: float = MISSING
@@ -108,13 +166,19 @@ class Logger:
 
 
 @dataclass
+class ExactPoints(Target):
+    num_map_points: int = MISSING
+    map_seed: int = MISSING
+
+
+@dataclass
 class Evaluation:
     bench: Any = MISSING
     nfe: list[int] = MISSING
     num_samples: int = MISSING
     seed: int = MISSING
     batch_size: int = MISSING
-    samplers: dict[int, str] = MISSING
+    samplers: Any = None
     every: int = MISSING
     every_num_samples: int = MISSING
     preview_every: int = MISSING
@@ -136,8 +200,8 @@ class Train:
     segment: Any = MISSING
     objective: Any = MISSING
     teacher: Teacher = field(default_factory=Teacher)
-    optimizer: Any = MISSING
-    schedule: Any = MISSING
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
     ema: Ema = field(default_factory=Ema)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
@@ -154,7 +218,7 @@ class Evaluate:
     num_samples: int | None = None
     seed: int | None = None
     batch_size: int | None = None
-    samplers: dict[int, str] = MISSING
+    samplers: Any = None
     device: str = MISSING
     debug: bool = MISSING
 
@@ -202,7 +266,16 @@ def register() -> None:
     store = ConfigStore.instance()
     for verb, schema in {"train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents}.items():
         store.store(name=f"{verb}_schema", node=schema)
-    for name, network in {"dit": Dit, "mlp": Perceptron}.items():
-        store.store(group="schema/network", name=name, node=network)
-    for name, segment in {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater}.items():
-        store.store(group="schema/segment", name=name, node=segment)
+    groups: dict[str, dict[str, type]] = {
+        "network": {"dit": Dit, "mlp": Perceptron},
+        "data": {"digits": Digits, "folder": Folder, "mixture": Mixture},
+        "objective": {
+            "flow_matching": FlowMatching, "consistency": Consistency, "noise_to_noisy": NoiseToNoisy,
+            "mean_flow": MeanFlow,
+        },
+        "segment": {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater},
+        "bench": {"exact_points": ExactPoints},
+    }  # fmt: skip
+    for group, schemas in groups.items():
+        for name, schema in schemas.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)

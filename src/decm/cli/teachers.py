@@ -45,7 +45,7 @@ def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:
         if not isinstance(dataset, MixturePoints):
             raise ValueError(f"teacher=exact needs a 2-D mixture; the flow of {dataset.manifest.name!r} is not known.")
         flow = dataset.exact_flow()
-        return Source(Teacher(flow.velocity), FlowMap(flow))  # type: ignore[arg-type]
+        return Source(Teacher(flow.velocity), FlowMap(flow))
     if kind == "checkpoint":
         if not cfg.teacher.path:
             raise ValueError("teacher=checkpoint needs teacher.path=<a run folder or a checkpoint>.")
@@ -121,5 +121,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-

@@ -1,26 +1,24 @@
 """`decm train`: teacher, distillation, evaluation, pictures, table."""
 
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 
-from decm import __version__
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
+from decm.cli.checks import check_settings
 from decm.cli.config import plain
 from decm.cli.fit import Fitted, fit
-from decm.cli.loggers import finish, summarize
+from decm.cli.models import pick_device
 from decm.cli.runs import open_folder, write_results
+from decm.cli.scores import score_models
 from decm.cli.teachers import Source, obtain
 from decm.evaluation.evaluator import Evaluator
-from decm.flow.flow_map import FlowMap
 from decm.report.table import markdown, show
+from decm.training.callbacks.tracking import finish, summarize
 
-PER_NFE = ("accuracy", "precision", "recall", "memorized")
 PICTURE_SAMPLES = 100
 
 
@@ -30,6 +28,7 @@ def task(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     settings = plain(cfg)
+    check_settings(cfg)
     fixed, group = None, None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         fixed = Path(HydraConfig.get().runtime.output_dir)
@@ -49,9 +48,9 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
         if not fitted.is_main:
             return None
         began = time.perf_counter()
-        evaluator = build_evaluator(cfg, bench, dataset, device_for(cfg.trainer.accelerator))
+        evaluator = build_evaluator(cfg, bench, dataset, pick_device(cfg.trainer.accelerator))
         fitted.module.to(evaluator.device).eval()
-        results = evaluate(cfg, evaluator, bench, fitted.module.ema_map, source.flow_map)
+        results = score_models(cfg, evaluator, bench, fitted.module.ema_map, source.flow_map)
         results["seconds"] = {
             "teacher": source.seconds, "distill": fitted.seconds, "evaluate": time.perf_counter() - began,
         }  # fmt: skip
@@ -70,57 +69,6 @@ def fit_teacher(cfg: DictConfig, folder: Path) -> None:
     fitted = fit(cfg, folder, dataset, obtain(cfg, dataset, fit_teacher))
     finish(fitted.loggers)
     write_results(folder, {"experiment": cfg.name, "seed": cfg.seed, "seconds": {"distill": fitted.seconds}})
-
-
-def device_for(accelerator: str) -> str:
-    """The device that `trainer.accelerator` means for sampling: CUDA, then MPS, then the CPU."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    return "mps" if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available() else "cpu"
-
-
-def evaluate(
-    cfg: DictConfig, evaluator: Evaluator, bench: Bench, student: FlowMap, teacher: FlowMap | None
-) -> dict[str, Any]:
-    """results.json without the times: student, teacher, floor, and the errors of the maps where they are known."""
-    e, names = cfg.evaluation, segment_names(cfg)
-    num = e.num_samples
-
-    def say(what: str) -> None:
-        print(f"evaluating {what}", flush=True)
-
-    scores = evaluator(student, e.nfe, num, names, lambda at: say(f"student, {at}"))
-    teacher_scores = evaluator(teacher, e.nfe, num, (), lambda at: say(f"teacher, {at}")) if teacher else {}
-    results: dict[str, Any] = {
-        "experiment": cfg.name,
-        "seed": cfg.seed,
-        "metric": bench.judge.metric,
-        "reference": bench.judge.reference,
-        "num_samples": num,
-        "floor": bench.judge.floor(num),
-        "samplers": {str(nfe): evaluator.sampler(nfe, names) for nfe in e.nfe},
-        "teacher": {str(nfe): score["value"] for nfe, score in teacher_scores.items()},
-        "student": {str(nfe): score["value"] for nfe, score in scores.items()},
-    }
-    for key in PER_NFE:
-        if all(key in score for score in scores.values()):
-            results[key] = {str(nfe): score[key] for nfe, score in scores.items()}
-    if bench.map_errors is not None:
-        results["map_error"] = bench.map_errors(student, evaluator.device)
-    results["code_version"] = code_version()
-    return results
-
-
-def code_version() -> str:
-    """The package's version, and the commit where there is a checkout."""
-    here = Path(__file__).parent
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        )
-        return f"{__version__}+{git.stdout.strip()}"
-    except (OSError, subprocess.SubprocessError):
-        return __version__
 
 
 def draw(
@@ -153,5 +101,3 @@ def finish_run(
     summarize(fitted.loggers, figures, pictures)
     write_results(folder, results)
     show(results, {"pictures": str(folder / "comparison.png"), "table": str(folder / "table.md"), "run": str(folder)})
-
-

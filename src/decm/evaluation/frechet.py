@@ -24,6 +24,8 @@ class FrechetDistance(Metric):
     """
 
     full_state_update = False
+    mean: Tensor
+    cov: Tensor
     count: Tensor
     total: Tensor
     outer: Tensor

@@ -19,7 +19,8 @@ def check_labels(labels: Sequence[int], num_classes: int) -> Tensor:
     """The labels as a tensor [N]. Raises ValueError for one outside 0 .. num_classes - 1."""
     wrong = [label for label in labels if not 0 <= label < max(1, num_classes)]
     if wrong or not labels:
-        raise ValueError(f"labels={list(labels)}: expected classes 0 to {max(1, num_classes) - 1}, found {wrong or 'none'}.")
+        found = f"labels={list(labels)}, of which {wrong} are no classes" if wrong else "no labels"
+        raise ValueError(f"Found {found}; expected classes 0 to {max(1, num_classes) - 1}.")
     return torch.tensor(labels, dtype=torch.int64)
 
 

@@ -60,5 +60,3 @@ class MapErrors:
             "v": flow_map.velocity(x_t, t, y) - v,
         }
         return {name: float(mean_square(error).mean().sqrt()) for name, error in errors.items()}
-
-

@@ -21,7 +21,8 @@ def dual(net: Network, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tan
         F, dF = net(x, t, s, y, tangents=tangents)
         return F, dF
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative (pytorch#128971)
-        F, dF = torch.func.jvp(lambda x, t, s: net(x, t, s, y), (x, t, s), tangents)
+        value = torch.func.jvp(lambda x, t, s: net(x, t, s, y), (x, t, s), tangents)
+        F, dF = value[0], value[1]
     return F, dF.detach()
 
 

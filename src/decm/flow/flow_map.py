@@ -31,8 +31,6 @@ class FlowMap:
         """v(x, t) = F(x, t, t)."""
         return self.net(x, t, t, y)
 
-    def with_derivative(
-        self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents
-    ) -> tuple[Tensor, Tensor]:
+    def with_derivative(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
         """F and dF = dx . dF/dx + dt dF/dt + ds dF/ds, with tangents (dx, dt, ds) per sample; dF is detached."""
         return self.engine(self.net, x, t, s, y, tangents)

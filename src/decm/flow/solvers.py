@@ -5,6 +5,7 @@ function of each sample's seed. NFE counts the network's steps.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -24,9 +25,14 @@ def _at(time: float, x: Tensor) -> Tensor:
 def flow_map_steps(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
     """x <- f(x, t_k, t_{k+1}); with one step it is the jump f(z, 0, 1). Exact at the exact flow map."""
     x = z
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         x = flow_map(x, _at(t, x), _at(s, x), y)
     return x
+
+
+def jump(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
+    """f(z, 0, 1): one step to the data."""
+    return flow_map(z, _at(times[0], z), _at(times[-1], z), y)
 
 
 def consistency(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
@@ -49,7 +55,7 @@ def n2n_then_consistency(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequenc
 def euler(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
     """x <- x + (t_{k+1} - t_k) F(x, t_k, t_k): order 1."""
     x = z
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         x = x + (s - t) * flow_map.velocity(x, _at(t, x), y)
     return x
 
@@ -57,7 +63,7 @@ def euler(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise
 def heun(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise: Noise) -> Tensor:
     """The trapezoidal rule on F(x, t, t): order 2, two network steps an interval."""
     x = z
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         v = flow_map.velocity(x, _at(t, x), y)
         ahead = x + (s - t) * v
         x = x + (s - t) / 2 * (v + flow_map.velocity(ahead, _at(s, x), y))
@@ -65,6 +71,7 @@ def heun(flow_map: FlowMap, z: Tensor, y: Tensor, times: Sequence[float], noise:
 
 
 SAMPLERS: dict[str, Sampler] = {
+    "jump": jump,
     "flow_map_steps": flow_map_steps,
     "consistency": consistency,
     "n2n_then_consistency": n2n_then_consistency,
@@ -76,34 +83,46 @@ MANY_STEPS = 16  # from here on the velocity alone, if it was trained, is integr
 
 
 def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
-    """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: method.md).
+    """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: README).
 
-    One step is the jump; many steps are Euler on F(x, t, t); between the two, whichever maps were trained.
-    A model of the velocity alone is always integrated by Euler.
+    One step is the jump; many steps are Euler on F(x, t, t). Between the two: with both ends trained, flow-map steps
+    (two of them are N2N, then consistency); with the data end alone, consistency with renoising. A model of the
+    velocity alone is always integrated by Euler.
     """
     has_velocity = not trained_on or "instantaneous" in trained_on
     if not set(trained_on) - {"instantaneous"} or (nfe >= MANY_STEPS and has_velocity):
         return "euler"
+    if nfe == 1:
+        return "jump"
     if "mean_flow" in trained_on:
         return "flow_map_steps"
     if "consistency" in trained_on:
-        return "n2n_then_consistency" if "noise_to_noisy" in trained_on and nfe > 1 else "consistency"
+        if "noise_to_noisy" not in trained_on:
+            return "consistency"
+        return "n2n_then_consistency" if nfe == 2 else "flow_map_steps"
     return "flow_map_steps"
 
 
-def sample(
-    flow_map: FlowMap, z: Tensor, y: Tensor, nfe: int, sampler: str, noise: Noise, times: Sequence[float] | None = None
-) -> Tensor:
-    """Generate with exactly `nfe` network steps. Raises ValueError for an unknown sampler or an impossible NFE."""
+def check_steps(nfe: int, sampler: str) -> None:
+    """Raise ValueError for an unknown sampler, or for a number of steps that it cannot take."""
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler={sampler!r} is unknown. Choose one of {', '.join(SAMPLERS)}.")
     if not 1 <= nfe <= 1000:
         raise ValueError(f"nfe={nfe} is out of range; expected 1 to 1000 network steps.")
     if sampler == "heun" and nfe % 2:
         raise ValueError(f"nfe={nfe} with heun, which takes two network steps an interval; choose an even number.")
+    if sampler == "jump" and nfe != 1:
+        raise ValueError(f"nfe={nfe} with jump, which is a single step; choose nfe=1 or another sampler.")
+
+
+def sample(
+    flow_map: FlowMap, z: Tensor, y: Tensor, nfe: int, sampler: str, noise: Noise, times: Sequence[float] | None = None
+) -> Tensor:
+    """Generate with exactly `nfe` network steps. Raises ValueError for an unknown sampler or an impossible NFE."""
+    check_steps(nfe, sampler)
     intervals = nfe // 2 if sampler == "heun" else nfe
     times = time_grid(intervals) if times is None else list(times)
-    ordered = all(a < b for a, b in zip(times[:-1], times[1:], strict=True))
+    ordered = all(a < b for a, b in pairwise(times))
     if len(times) != intervals + 1 or times[0] != 0 or times[-1] != 1 or not ordered:
         raise ValueError(f"The time grid {times} does not rise from 0 to 1 in {intervals} intervals.")
     return SAMPLERS[sampler](flow_map, z, y, times, noise)

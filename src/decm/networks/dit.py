@@ -4,6 +4,7 @@ import torch
 from timm.layers import RotaryEmbeddingCat, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
+from decm.networks.dual import Dual
 from decm.networks.layers import Block, EndEmbedding, FinalLayer, TimeEmbedding
 
 
@@ -15,6 +16,8 @@ class LightningDiT(nn.Module):
     `time_scale` multiplies the times before their features (1 in the published networks).
     Raises ValueError where patch size, width or heads do not divide.
     """
+
+    supports_tangents = True
 
     def __init__(
         self, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
@@ -43,7 +46,12 @@ class LightningDiT(nn.Module):
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, qk_norm) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
 
-    def forward(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Tensor | Dual:
+        """F, or (F, dF) with `tangents` (dx, dt, ds); dF has no gradient."""
+        if tangents is not None:
+            return self._dual(x, t, s, y, *tangents)
         c = self.t_embedder(t) + self.y_embedder(y)
         if self.s_embedder is not None:
             c = c + self.s_embedder(t, s)
@@ -51,6 +59,20 @@ class LightningDiT(nn.Module):
         for block in self.blocks:
             h = block(h, c, self.rope)
         return self._unpatchify(self.final_layer(h, c))
+
+    def _dual(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, dx: Tensor, dt: Tensor, ds: Tensor) -> Dual:
+        c, dc = self.t_embedder.dual(t, dt)
+        c = c + self.y_embedder(y)
+        if self.s_embedder is not None:
+            end, dend = self.s_embedder.dual(t, dt, s, ds)
+            c, dc = c + end, dc + dend
+        h = self.x_embedder(x).flatten(2).transpose(1, 2) + self.pos_embed
+        with torch.no_grad():
+            dh = nn.functional.conv2d(dx, self.x_embedder.weight, stride=self.patch_size).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            h, dh = block.dual(h, dh, c, dc, self.rope)  # type: ignore[operator]
+        h, dh = self.final_layer.dual(h, dh, c, dc)
+        return self._unpatchify(h), self._unpatchify(dh)
 
     def _unpatchify(self, tokens: Tensor) -> Tensor:
         """Tokens [B, h w, p q c] -> images [B, c, h p, w q]."""

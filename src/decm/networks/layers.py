@@ -1,42 +1,79 @@
-"""The layers that timm does not have: time embedding, end embedding, attention with QK-norm and RoPE, adaLN block."""
+"""The layers that timm does not have: time and end embedding, attention with QK-norm and RoPE, adaLN block.
+
+Each has a `dual`, which carries a tangent beside the value (networks/dual.py).
+"""
 
 import torch
 import torch.nn.functional as nnf
 from timm.layers import RmsNorm, SwiGLUPacked, apply_rot_embed_cat
 from torch import Tensor, nn
 
+from decm.networks import dual
+from decm.networks.dual import Dual
+
 EPS = 1e-6  # LightningDiT's, for every RMSNorm
 FEATURES = 256  # of a time
 END_EMBEDDINGS = ("raw", "difference")
 
 
-def time_features(t: Tensor, scale: float = 1.0) -> Tensor:
-    """[B] -> [B, 256]: 128 cosines, then 128 sines, of scale * t at frequencies 10000^(-i/128); float32 or wider."""
+def time_angle(t: Tensor, scale: float = 1.0) -> Tensor:
+    """[B] -> [B, 128]: scale * t at frequencies 10000^(-i/128); float32 or wider."""
     half = FEATURES // 2
     wide = torch.promote_types(t.dtype, torch.float32)
     frequencies = 10_000.0 ** (-torch.arange(half, device=t.device, dtype=wide) / half)
-    angle = scale * t.to(wide)[:, None] * frequencies
+    return scale * t.to(wide)[:, None] * frequencies
+
+
+def time_features(t: Tensor, scale: float = 1.0) -> Tensor:
+    """[B] -> [B, 256]: the 128 cosines, then the 128 sines."""
+    angle = time_angle(t, scale)
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
-class TimeEmbedding(nn.Module):
+def linear(inputs: int, outputs: int, init: str) -> nn.Linear:
+    """A linear layer with zero bias; `init` of its weight: normal (0.02), xavier or zero, LightningDiT's choices."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.bias)
+    if init == "normal":
+        nn.init.normal_(layer.weight, std=0.02)
+    elif init == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    else:
+        nn.init.zeros_(layer.weight)
+    return layer
+
+
+class _Embedding(nn.Module):
     """MLP(features(t)): linear, SiLU, linear; [B] -> [B, width]."""
 
     def __init__(self, width: int, scale: float = 1.0, zero: bool = False) -> None:
         super().__init__()
         self.scale = scale
-        self.mlp = nn.Sequential(nn.Linear(FEATURES, width), nn.SiLU(), nn.Linear(width, width))
-        for linear in (self.mlp[0], self.mlp[2]):
-            nn.init.normal_(linear.weight, std=0.02)  # LightningDiT's
-            nn.init.zeros_(linear.bias)
-        if zero:
-            nn.init.zeros_(self.mlp[2].weight)
+        last = linear(width, width, "zero" if zero else "normal")
+        self.mlp = nn.Sequential(linear(FEATURES, width, "normal"), nn.SiLU(), last)
+
+    def embed(self, t: Tensor) -> Tensor:
+        return self.mlp(time_features(t, self.scale).to(next(self.mlp.parameters()).dtype))
+
+    def embed_dual(self, t: Tensor, dt: Tensor) -> Dual:
+        angle, dangle = time_angle(t, self.scale), time_angle(dt, self.scale)
+        cos, sin = angle.cos(), angle.sin()
+        features, dfeatures = torch.cat([cos, sin], dim=1), torch.cat([-sin * dangle, cos * dangle], dim=1)
+        dtype = next(self.mlp.parameters()).dtype
+        return dual.sequential(self.mlp, features.to(dtype), dfeatures.to(dtype))
+
+
+class TimeEmbedding(_Embedding):
+    """What the network knows of a segment's start t."""
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(time_features(t, self.scale).to(self.mlp[0].weight.dtype))
+        return self.embed(t)
+
+    def dual(self, t: Tensor, dt: Tensor) -> Dual:
+        return self.embed_dual(t, dt)
 
 
-class EndEmbedding(TimeEmbedding):
+class EndEmbedding(_Embedding):
     """What the network knows of a segment's end; zero at the start of training, so that F(x, t, s) = v(x, t).
 
     `raw` is MLP(features(s)), as in the published networks; `difference` is MLP(features(s - t)) - MLP(features(0)),
@@ -49,11 +86,16 @@ class EndEmbedding(TimeEmbedding):
         super().__init__(width, scale, zero=True)
         self.kind = kind
 
-    def forward(self, t: Tensor, s: Tensor | None = None) -> Tensor:
-        assert s is not None
+    def forward(self, t: Tensor, s: Tensor) -> Tensor:
         if self.kind == "raw":
-            return super().forward(s)
-        return super().forward(s - t) - super().forward(torch.zeros_like(t))
+            return self.embed(s)
+        return self.embed(s - t) - self.embed(torch.zeros_like(t))
+
+    def dual(self, t: Tensor, dt: Tensor, s: Tensor, ds: Tensor) -> Dual:
+        if self.kind == "raw":
+            return self.embed_dual(s, ds)
+        embedded, dembedded = self.embed_dual(s - t, ds - dt)
+        return embedded - self.embed(torch.zeros_like(t)), dembedded
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -67,8 +109,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = linear(width, 3 * width, "xavier")
+        self.proj = linear(width, width, "xavier")
         self.q_norm = RmsNorm(width // heads, eps=EPS) if qk_norm else nn.Identity()
         self.k_norm = RmsNorm(width // heads, eps=EPS) if qk_norm else nn.Identity()
 
@@ -79,6 +121,18 @@ class Attention(nn.Module):
         k = apply_rot_embed_cat(self.k_norm(k), rope).to(v.dtype)
         out = nnf.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, N, width))
+
+    def dual(self, x: Tensor, dx: Tensor, rope: Tensor) -> Dual:
+        B, N, width = x.shape
+        qkv, dqkv = dual.linear(self.qkv, x, dx)
+        q, k, v = qkv.reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        dq, dk, dv = dqkv.reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, dq = dual.rms_norm(self.q_norm, q, dq)
+        k, dk = dual.rms_norm(self.k_norm, k, dk)
+        q, dq, k, dk = (apply_rot_embed_cat(part, rope).to(v.dtype) for part in (q, dq, k, dk))
+        out, dout = dual.attention((q, dq), (k, dk), (v, dv))
+        out, dout = (part.transpose(1, 2).reshape(B, N, width) for part in (out, dout))
+        return dual.linear(self.proj, out, dout)
 
 
 class Block(nn.Module):
@@ -91,17 +145,22 @@ class Block(nn.Module):
         self.attn = Attention(width, heads, qk_norm)
         self.norm2 = RmsNorm(width, eps=EPS)
         self.mlp = SwiGLUPacked(width, hidden_features=2 * hidden)
-        self.adaln = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        for linear in (self.attn.qkv, self.attn.proj, self.mlp.fc1, self.mlp.fc2):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        nn.init.zeros_(self.adaln[1].weight)
-        nn.init.zeros_(self.adaln[1].bias)
+        self.mlp.fc1 = linear(width, 2 * hidden, "xavier")
+        self.mlp.fc2 = linear(hidden, width, "xavier")
+        self.adaln = nn.Sequential(nn.SiLU(), linear(width, 6 * width, "zero"))
 
     def forward(self, x: Tensor, c: Tensor, rope: Tensor) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c).chunk(6, dim=1)
         x = x + gate_a[:, None] * self.attn(modulate(self.norm1(x), shift_a, scale_a), rope)
         return x + gate_m[:, None] * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+
+    def dual(self, x: Tensor, dx: Tensor, c: Tensor, dc: Tensor, rope: Tensor) -> Dual:
+        m, dm = dual.sequential(self.adaln, c, dc)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = zip(m.chunk(6, dim=1), dm.chunk(6, dim=1), strict=True)
+        h = dual.modulate(*dual.rms_norm(self.norm1, x, dx), shift_a, scale_a)
+        x, dx = dual.gated_sum((x, dx), gate_a, self.attn.dual(*h, rope))
+        h = dual.modulate(*dual.rms_norm(self.norm2, x, dx), shift_m, scale_m)
+        return dual.gated_sum((x, dx), gate_m, dual.swiglu(self.mlp, *h))
 
 
 class FinalLayer(nn.Module):
@@ -110,12 +169,14 @@ class FinalLayer(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm = RmsNorm(width, eps=EPS)
-        self.linear = nn.Linear(width, out)
-        self.adaln = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        for linear in (self.linear, self.adaln[1]):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        self.linear = linear(width, out, "zero")
+        self.adaln = nn.Sequential(nn.SiLU(), linear(width, 2 * width, "zero"))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaln(c).chunk(2, dim=1)
         return self.linear(modulate(self.norm(x), shift, scale))
+
+    def dual(self, x: Tensor, dx: Tensor, c: Tensor, dc: Tensor) -> Dual:
+        m, dm = dual.sequential(self.adaln, c, dc)
+        shift, scale = zip(m.chunk(2, dim=1), dm.chunk(2, dim=1), strict=True)
+        return dual.linear(self.linear, *dual.modulate(*dual.rms_norm(self.norm, x, dx), shift, scale))

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from decm.networks import dual
+from decm.networks.dual import Dual
 from decm.networks.layers import EndEmbedding, TimeEmbedding
 
 
@@ -11,6 +13,8 @@ class MLP(nn.Module):
 
     Each of `depth` layers adds a SiLU perceptron of the state, shifted by the condition emb_t(t) + emb_s(s) + emb_y(y).
     """
+
+    supports_tangents = True
 
     def __init__(
         self, in_channels: int, hidden_size: int, depth: int, num_classes: int, two_times: bool = True,
@@ -29,7 +33,12 @@ class MLP(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> Tensor | Dual:
+        """F, or (F, dF) with `tangents` (dx, dt, ds); dF has no gradient."""
+        if tangents is not None:
+            return self._dual(x, t, s, y, *tangents)
         c = self.t_embedder(t) + self.y_embedder(y)
         if self.s_embedder is not None:
             c = c + self.s_embedder(t, s)
@@ -37,3 +46,16 @@ class MLP(nn.Module):
         for layer in self.layers:
             h = h + torch.nn.functional.silu(layer(h + c))
         return self.out(h).reshape(x.shape)
+
+    def _dual(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, dx: Tensor, dt: Tensor, ds: Tensor) -> Dual:
+        c, dc = self.t_embedder.dual(t, dt)
+        c = c + self.y_embedder(y)
+        if self.s_embedder is not None:
+            end, dend = self.s_embedder.dual(t, dt, s, ds)
+            c, dc = c + end, dc + dend
+        h, dh = dual.linear(self.x_embedder, x.flatten(1), dx.flatten(1))
+        for layer in self.layers:
+            step, dstep = dual.silu(*dual.linear(layer, h + c, dh + dc))  # type: ignore[arg-type]
+            h, dh = h + step, dh + dstep
+        F, dF = dual.linear(self.out, h, dh)
+        return F.reshape(x.shape), dF.reshape(x.shape)

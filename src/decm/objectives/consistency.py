@@ -28,7 +28,7 @@ class Consistency:
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
-            raise ValueError(f"form={self.form!r} of the consistency loss is unknown. Choose one of {', '.join(FORMS)}.")
+            raise ValueError(f"form={self.form!r} of the consistency loss is unknown; expected {', '.join(FORMS)}.")
 
     def ask(self, segment: Segment, field: Field) -> Rows:
         v, t = segment.velocity(field), segment.start

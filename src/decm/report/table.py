@@ -40,7 +40,8 @@ def notes(results: dict[str, Any]) -> list[str]:
         lines.append(f"RMS error per dimension against the exact flow: {errors}.")
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     reused = " (teacher reused)" if results.get("teacher_reused") else ""
-    lines.append(f"seed {results['seed']}; {seconds}{reused}; {results['forward_equivalents']:.3g} forward-equivalents.")
+    cost = f"; {results['forward_equivalents']:.3g} forward-equivalents" if "forward_equivalents" in results else ""
+    lines.append(f"seed {results['seed']}; {seconds}{reused}{cost}.")
     return lines
 
 
@@ -60,7 +61,7 @@ def show(results: dict[str, Any], paths: dict[str, str]) -> None:
     header, rows = table_rows(results)
     table = Table(title=results["experiment"])
     for k, name in enumerate(header):
-        table.add_column(name, justify="left" if k == 0 else "right", no_wrap=k == 0)
+        table.add_column(name, justify="left" if k == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console = Console(soft_wrap=True)

@@ -18,7 +18,8 @@ class MetricsCSV(Logger):
         self.rows: dict[int, dict[str, Any]] = {}
         if self.path.is_file():
             with self.path.open(newline="") as file:
-                self.rows = {int(row["step"]): {k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)}
+                for row in csv.DictReader(file):
+                    self.rows[int(row["step"])] = {key: value for key, value in row.items() if value != ""}
 
     @property
     def name(self) -> str:

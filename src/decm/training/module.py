@@ -85,7 +85,7 @@ class DistillationModule(LightningModule):
         t = (recipe.times(t) if recipe.times else t).to(x.device)
         if recipe.label_drop:
             dropped = uniform(recipe.seed, "label_drop", index).to(x.device) < recipe.label_drop
-            y = torch.where(dropped, self.student.num_classes, y)
+            y = torch.where(dropped, int(self.student.num_classes), y)  # type: ignore[arg-type]
         return Batch(x, z, t, y, batch["index"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -130,8 +130,8 @@ class DistillationModule(LightningModule):
         bad = [s.name for s in batch.plan if not torch.isfinite(torch.as_tensor(logged.get(f"loss/{s.name}", 0.0)))]
         raise NonFiniteLossError(
             f"The loss of {', '.join(bad) or 'the sum'} is not finite at optimizer step {self.trainer.global_step} "
-            f"(samples {int(batch.index[0])} to {int(batch.index[-1])}, seed {self.recipe.seed}). The last checkpoint is "
-            "from before it. Lower the learning rate, or choose another form of the loss."
+            f"(samples {int(batch.index[0])} to {int(batch.index[-1])}, seed {self.recipe.seed}). "
+            "The last checkpoint is from before it. Lower the learning rate, or choose another form of the loss."
         )
 
     def configure_optimizers(self) -> Any:

@@ -17,7 +17,8 @@ def power_law_exponent(sigma_rel: float) -> float:
 def ema_decay(step: int, kind: str, decay: float, sigma_rel: float) -> float:
     """beta after optimizer step `step` (the first is 1): average <- beta average + (1 - beta) student.
 
-    `constant`: min(decay, step / (step + 9)), which warms up; `power`: (1 - 1/step)^(gamma + 1), arXiv:2312.02696 Eq. 4.
+    `constant`: min(decay, step / (step + 9)), which warms up; `power`: (1 - 1/step)^(gamma + 1),
+    arXiv:2312.02696 Eq. 4.
     """
     if kind == "constant":
         return min(decay, step / (step + 9))
@@ -25,7 +26,7 @@ def ema_decay(step: int, kind: str, decay: float, sigma_rel: float) -> float:
 
 
 class EMA(Callback):
-    """Keeps `module.ema` the moving average of `module.student`. Raises ValueError for an unknown kind or bad numbers."""
+    """Keeps `module.ema` the moving average of `module.student`. Raises ValueError for bad settings."""
 
     def __init__(self, kind: str = "constant", decay: float = 0.998, sigma_rel: float = 0.1) -> None:
         if kind not in ("constant", "power") or not 0 <= decay < 1 or not 0 < sigma_rel < 0.28:
@@ -43,7 +44,7 @@ class EMA(Callback):
             return
         self.step = trainer.global_step
         beta = ema_decay(self.step, self.kind, self.decay, self.sigma_rel)
-        average, current = list(pl_module.ema.parameters()), list(pl_module.student.parameters())  # type: ignore[operator, union-attr]
+        average, current = list(pl_module.ema.parameters()), list(pl_module.student.parameters())  # type: ignore[union-attr]
         with torch.no_grad():
             torch._foreach_lerp_(average, current, 1 - beta)
 

@@ -102,6 +102,8 @@ class AnyLater(Trajectory):
 
     def __init__(self, boundary: float = 0.25, **segment: Any) -> None:
         super().__init__(**segment)
+        if not 0 <= boundary < 1:
+            raise ValueError(f"boundary={boundary}; expected 0 <= boundary < 1, the share of samples with end = t.")
         self.boundary = boundary
 
     def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:

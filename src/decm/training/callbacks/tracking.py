@@ -1,10 +1,9 @@
 """Loggers: metrics.csv always, W&B online only where the user is logged in, offline otherwise, never a prompt."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig
 
 from decm.training.csv_logger import MetricsCSV
 
@@ -24,26 +23,25 @@ def wandb_mode(chosen: str | None) -> str:
     return "offline"
 
 
-def build_loggers(cfg: DictConfig, settings: dict[str, Any], folder: Path, group: str | None) -> list[Any]:
-    """The loggers of a run. Raises ValueError for an unknown kind."""
-    csv = MetricsCSV(folder)
-    if cfg.logger.kind == "csv":
+def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> list[Any]:
+    """The loggers of a run of these plain settings. Raises ValueError for an unknown kind."""
+    csv, chosen = MetricsCSV(folder), settings["logger"]
+    if chosen["kind"] == "csv":
         return [csv]
-    if cfg.logger.kind != "wandb":
-        raise ValueError(f"logger.kind={cfg.logger.kind!r} is unknown; expected wandb or csv.")
-    mode = wandb_mode(cfg.logger.mode)
+    if chosen["kind"] != "wandb":
+        raise ValueError(f"logger.kind={chosen['kind']!r} is unknown; expected wandb or csv.")
+    mode = wandb_mode(chosen["mode"])
     if mode == "disabled":
         return [csv]
     os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     id_file = folder / "wandb_id"
     if not id_file.is_file():
-        id_file.write_text(wandb.util.generate_id())
+        id_file.write_text(uuid.uuid4().hex[:12])
     logger = WandbLogger(
-        name=f"{settings['name']}/{folder.name}", save_dir=folder, offline=mode == "offline", id=id_file.read_text(),
-        project=cfg.logger.project, entity=cfg.logger.entity, group=cfg.logger.group or group, config=settings,
+        name=f"{settings['name']}/{folder.name}", save_dir=folder, mode=mode, id=id_file.read_text(),
+        project=chosen["project"], entity=chosen["entity"], group=chosen["group"] or group, config=settings,
         resume="allow" if mode == "online" else None,
     )  # fmt: skip
     return [csv, logger]

@@ -1,0 +1,52 @@
+"""A trained model from a run folder or a checkpoint, with the configuration that it carries."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from decm.cli.build import build_network, load_strictly, read_checkpoint, segment_names, weights_of
+from decm.cli.runs import find_checkpoint
+from decm.flow.flow_map import FlowMap
+
+
+@dataclass(frozen=True)
+class Model:
+    """The averaged student, its configuration, and where it came from."""
+
+    flow_map: FlowMap
+    cfg: DictConfig
+    checkpoint: Path
+    step: int
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run that wrote the checkpoint, or the file's own folder."""
+        return self.checkpoint.parent.parent if self.checkpoint.parent.name == "checkpoints" else self.checkpoint.parent
+
+    @property
+    def trained_on(self) -> list[str]:
+        """The names of the segments it was trained on."""
+        return segment_names(self.cfg)
+
+
+def pick_device(name: str) -> str:
+    """The device that `auto`, `cpu`, `cuda`, `gpu` or `mps` means: CUDA, then MPS, then the CPU, as far as present."""
+    if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if name in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    if name in ("auto", "cpu"):
+        return "cpu"
+    raise ValueError(f"device {name!r} is not at hand on this machine; choose auto or cpu.")
+
+
+def load_model(path: str, device: str) -> Model:
+    """The EMA weights of a checkpoint as a flow map on `device`. Raises ValueError if that is not a model of decm."""
+    checkpoint = read_checkpoint(path)
+    cfg = OmegaConf.create(checkpoint["decm_config"])
+    network = build_network(cfg.network, 0)
+    load_strictly(network, weights_of(checkpoint), f"Checkpoint {path}")
+    network.to(device).eval().requires_grad_(False)
+    return Model(FlowMap(network), cfg, find_checkpoint(path), int(checkpoint["global_step"]))

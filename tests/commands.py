@@ -1,0 +1,96 @@
+"""The command line in this process, and the smallest run of it."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from hydra.core.global_hydra import GlobalHydra
+
+from decm.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "experiment=smoke", "max_steps=6", "batch_size=16", "network.hidden_size=24", "network.depth=1", "trainer=cpu",
+    "trainer.checkpoint_every=2", "trainer.log_every=1", "logger=csv", "evaluation.num_samples=60", "evaluation.nfe=[1,2]",
+    "evaluation.every=0", "evaluation.preview_every=0",
+]  # fmt: skip
+RING = ["experiment=decm_2d", "network.hidden_size=16", "network.depth=1", "evaluation.bench.num_map_points=64"]
+NO_TEACHER = ["teacher=none", "objective=fm"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self):
+        return self.out + self.err
+
+
+def decm(*arguments):
+    """`decm <arguments>` in this process."""
+    GlobalHydra.instance().clear()
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["decm", *map(str, arguments)]), mock.patch.dict(os.environ),
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+    ):  # fmt: skip
+        try:
+            main()
+        except SystemExit as leave:
+            code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+        finally:
+            GlobalHydra.instance().clear()
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def train(runs, *overrides, settings=TINY):
+    """`decm train` of the tiny settings in the folder `runs`."""
+    return decm("train", *settings, f"runs={runs}", *overrides)
+
+
+def command(*arguments, before=""):
+    """The argument list that runs `decm` in a process of its own, after the statements `before`."""
+    code = f"{before}\nfrom decm.cli.main import main; import sys; sys.argv[0] = 'decm'; main()"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def environment(**extra):
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **extra}
+
+
+def in_a_process(*arguments, before="", **extra):
+    """`decm <arguments>` in a process of its own."""
+    done = subprocess.run(
+        command(*arguments, before=before), env=environment(**extra), capture_output=True, text=True, timeout=240
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def only(folder):
+    """The one entry of a folder that is not hidden."""
+    (found,) = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
+    return found
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def metrics(folder, leave_out=("speed/samples_per_s",)):
+    """{step: {name: text}} of metrics.csv, as written."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {int(row.pop("step")): {k: v for k, v in row.items() if v and k not in leave_out} for row in rows}

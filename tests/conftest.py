@@ -1,0 +1,42 @@
+"""One tiny run of digits, with its teacher, for all the tests that need a finished one."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import commands
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A root of run folders, the finished run in it and its teacher's, and what was said."""
+
+    runs: Path
+    folder: Path
+    teacher: Path
+    answer: commands.Answer
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """Trained once a session. Not to be written to: see `runs`."""
+    runs = tmp_path_factory.mktemp("runs")
+    answer = commands.train(runs)
+    assert answer.code == 0, answer.said
+    return Finished(runs, commands.only(runs / "smoke"), commands.only(runs / "teacher_smoke"), answer)
+
+
+@pytest.fixture
+def cached(finished, tmp_path):
+    """A root of run folders of one's own, with the digit classifier alone."""
+    shutil.copytree(finished.runs / "cache", tmp_path / "runs" / "cache")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def runs(finished, cached):
+    """A root of run folders of one's own, with the digit classifier and the teacher."""
+    shutil.copytree(finished.teacher.parent, cached / finished.teacher.parent.name)
+    return cached

@@ -1,0 +1,56 @@
+"""One rank of a run of two, as a process of its own: python rank.py <folder> <rank> <port>.
+
+Trains twice and leaves folder/<kind>_<rank>.pt: once as decm does, once with noise drawn by each rank for itself.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from decm.training.callbacks.ema import EMA
+from decm.training.module import DistillationModule
+from tiny import Recorder, all_segments, fit, tiny_module, weights
+
+STEPS = 4
+
+
+def adamw(parameters):
+    """AdamW scales the rounding of its gradients up to its rate: at 1e-3 it stays below 1e-6."""
+    return torch.optim.AdamW(parameters, lr=1e-3)
+
+
+class OwnNoise(DistillationModule):
+    """The mistake: noise by the position within the rank's batch instead of the sample's index in the run."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        local = {**batch, "index": torch.arange(len(batch["index"]))}
+        drawn = super().on_after_batch_transfer(local, dataloader_idx)
+        drawn.index = batch["index"]
+        return drawn
+
+
+def train(kind="ours", **options):
+    """What a process of the run has in the end: weights, averages, and the samples that it saw in each step."""
+    module, recorder = tiny_module(label_drop=0.2, optimizer=adamw), Recorder()
+    if kind == "own_noise":
+        module.__class__ = OwnNoise
+    fit(module, [*all_segments(every=2), EMA(), recorder], STEPS, gradient_clip_val=1.0, **options)
+    seen = {
+        int(i): torch.cat([batch.x[k].flatten(), batch.z[k].flatten(), batch.t[k : k + 1], batch.y[k : k + 1]])
+        for batch in recorder.batches
+        for k, i in enumerate(batch.index)
+    }
+    steps = list(zip(recorder.steps, recorder.index, strict=True))
+    return {"student": weights(module), "ema": weights(module, "ema"), "seen": seen, "steps": steps}
+
+
+if __name__ == "__main__":
+    folder, rank, port = sys.argv[1:]
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0", "LOCAL_RANK": rank,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    for kind in ("ours", "own_noise"):
+        torch.save(train(kind, strategy="ddp", devices=2), Path(folder) / f"{kind}_{rank}.pt")

@@ -1,0 +1,69 @@
+"""metrics.csv: one line a step, columns that grow, and a resumed run in the same file."""
+
+import csv
+
+import pytest
+
+from decm.training.csv_logger import MetricsCSV
+
+
+def lines(folder):
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def logged(folder, *entries):
+    logger = MetricsCSV(folder)
+    for step, metrics in entries:
+        logger.log_metrics(metrics, step)
+    logger.save()
+    return logger
+
+
+def test_figures_of_one_step_share_a_line_and_columns_grow(tmp_path):
+    logged(tmp_path, (0, {"loss/a": 1.0, "epoch": 0}), (1, {"loss/a": 0.5}), (1, {"fd/1": 7.0}), (2, {"fd/1": 6.0}))
+    assert lines(tmp_path) == [
+        {"step": "0", "loss/a": "1.0", "fd/1": ""},
+        {"step": "1", "loss/a": "0.5", "fd/1": "7.0"},
+        {"step": "2", "loss/a": "", "fd/1": "6.0"},
+    ]
+
+
+def test_floats_are_written_so_that_they_read_back_bitwise(tmp_path):
+    values = [1 / 3, 1e-300, 0.1 + 0.2]
+    logged(tmp_path, *((k, {"x": value}) for k, value in enumerate(values)))
+    assert [float(line["x"]) for line in lines(tmp_path)] == values
+
+
+def test_a_resumed_run_goes_on_in_the_same_file(tmp_path):
+    logged(tmp_path, (0, {"loss/a": 1.0}), (1, {"loss/a": 0.5}))
+    logged(tmp_path, (2, {"loss/a": 0.25, "fd/1": 3.0}))
+    assert [(line["step"], line["loss/a"], line["fd/1"]) for line in lines(tmp_path)] == [
+        ("0", "1.0", ""), ("1", "0.5", ""), ("2", "0.25", "3.0"),
+    ]  # fmt: skip
+
+
+def test_lines_beyond_the_checkpoint_are_forgotten(tmp_path):
+    """They will be logged again; without that a metric that is no longer logged would stand there."""
+    logged(tmp_path, *((step, {"loss/a": float(step)}) for step in range(6)))
+    logger = MetricsCSV(tmp_path)
+    logger.forget_after(3)
+    logger.save()
+    assert [int(line["step"]) for line in lines(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_steps_stay_in_order_whenever_they_were_logged(tmp_path):
+    logged(tmp_path, (5, {"a": 5.0}), (1, {"a": 1.0}), (3, {"a": 3.0}))
+    assert [line["step"] for line in lines(tmp_path)] == ["1", "3", "5"]
+
+
+def test_the_file_is_there_without_a_metric_and_no_part_is_left(tmp_path):
+    logged(tmp_path).finalize("success")
+    assert (tmp_path / "metrics.csv").read_text().strip() == "step"
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize("step", [0, None])
+def test_a_metric_without_a_step_is_of_step_zero(tmp_path, step):
+    logged(tmp_path, (step, {"a": 1.0}))
+    assert lines(tmp_path) == [{"step": "0", "a": "1.0"}]

@@ -1,0 +1,286 @@
+"""The training step: what was planned is summed, by one student call, and what is not finite is refused."""
+
+import copy
+
+import pytest
+import torch
+
+from decm.data.datamodule import DataModule
+from decm.flow.path import conditional_velocity
+from decm.objectives.flow_matching import FlowMatching
+from decm.objectives.noise_to_noisy import NoiseToNoisy
+from decm.training.callbacks.ema import EMA
+from decm.training.callbacks.trajectories import FromNoise, Instantaneous, ToData
+from decm.training.module import DistillationModule, NonFiniteLossError
+from helpers import CLASSES, random_labels, random_states, randomize_parameters, small_dit, small_mlp
+from tiny import (
+    GLOBAL_BATCH,
+    all_segments,
+    anchor,
+    fit,
+    largest_gap,
+    planned,
+    recipe,
+    saved_at,
+    teacher_of,
+    tiny_module,
+    tiny_set,
+    weights,
+    without_trainer,
+)  # fmt: skip
+
+INDEX = range(GLOBAL_BATCH)
+
+
+def dit_module(fused=True, end_embedding="raw"):
+    """A transformer and its teacher in float64."""
+    student = randomize_parameters(small_dit(end_embedding).double(), seed=1)
+    teacher = randomize_parameters(small_dit(two_times=False).double(), seed=2)
+    return DistillationModule(student, teacher_of(teacher, eta_rms=0.1), recipe(fused=fused))
+
+
+def loss_of(module, trajectories, index=INDEX, dataset=None, accumulate=1, step=0):
+    """(loss of a step, figures logged)."""
+    logged = without_trainer(module, accumulate)
+    dtype = next(module.student.parameters()).dtype
+    batch = planned(module, anchor(module, dataset or tiny_set(), index, dtype), trajectories, step)
+    return module.training_step(batch, 0), logged
+
+
+def gradients(module):
+    return {name: p.grad.clone() for name, p in module.student.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("end_embedding", ["raw", "difference"])
+def test_fused_and_unfused_gradients_are_the_same(end_embedding):
+    """Four segments, with and without tangents, two of them on a part of the rows; float64."""
+    results = []
+    for fused in (True, False):
+        module = dit_module(fused, end_embedding)
+        loss, logged = loss_of(module, all_segments(), dataset=tiny_set((2, 8, 8)))
+        loss.backward()
+        results.append((loss.detach(), logged, gradients(module)))
+    (one, logged_one, fused), (other, logged_other, unfused) = results
+    assert torch.allclose(one, other, rtol=1e-12)
+    assert logged_one == pytest.approx(logged_other, rel=1e-10)
+    assert fused.keys() == unfused.keys()
+    assert largest_gap(fused, unfused) < 1e-12 < max(float(g.abs().max()) for g in fused.values())
+
+
+def test_fused_is_one_call_with_tangents_and_one_without():
+    calls = {True: [], False: []}
+    for fused in (True, False):
+        module = tiny_module(fused=fused)
+        module.student.register_forward_hook(lambda net, args, out, fused=fused: calls[fused].append(len(args[0])))
+        loss_of(module, all_segments())
+    assert calls[True] == [8 + 4 + 2, 8]  # consistency, half of the rows, a quarter; and the boundary
+    assert calls[False] == [8, 8, 4, 2]
+
+
+def test_total_is_the_weighted_sum_of_separately_computed_losses():
+    module = tiny_module()
+    segments = all_segments()
+    total, logged = loss_of(module, segments)
+    alone = {segment.name: loss_of(module, [segment]) for segment in segments}
+    torch.testing.assert_close(total, sum(loss for loss, _ in alone.values()))
+    for segment in segments:
+        loss, figures = alone[segment.name]
+        assert logged[f"loss/{segment.name}"] == pytest.approx(figures[f"loss/{segment.name}"], rel=1e-5)
+        assert float(loss.detach()) == pytest.approx(segment.weight * figures[f"loss/{segment.name}"], rel=1e-5)
+
+
+def test_removing_a_segment_removes_its_loss_and_changes_no_other():
+    module = tiny_module()
+    _, everything = loss_of(module, all_segments())
+    _, without = loss_of(module, [s for s in all_segments() if s.name != "noise_to_noisy"])
+    assert set(everything) - set(without) == {"loss/noise_to_noisy", "tangent/noise_to_noisy"}
+    assert {key: everything[key] for key in without} == pytest.approx(without, rel=1e-5)
+
+
+def test_the_boundary_loss_is_that_of_the_conditional_velocity_without_a_teacher():
+    """v = x - z: the step's loss, computed by hand from the anchor."""
+    module = tiny_module(teacher=False)
+    loss, _ = loss_of(module, [Instantaneous("instantaneous", FlowMatching(cosine=0.0))])
+    b = anchor(module, tiny_set(), INDEX)
+    x_t = (1 - b.t.reshape(-1, 1, 1, 1)) * b.z + b.t.reshape(-1, 1, 1, 1) * b.x
+    by_hand = (module.student(x_t, b.t, b.t, b.y) - conditional_velocity(b.x, b.z)).square().mean()
+    torch.testing.assert_close(loss, by_hand)
+
+
+def test_micro_batches_sum_to_the_mean_over_the_global_batch():
+    """Segments on a part of the rows too: Lightning divides each micro-batch's loss by their number."""
+    module = tiny_module()
+    whole, _ = loss_of(module, all_segments())
+    cut = [loss_of(module, all_segments(), range(k, k + 2), accumulate=4)[0] for k in range(0, 8, 2)]
+    torch.testing.assert_close(sum(cut) / 4, whole)
+
+
+def test_an_empty_plan_is_an_error():
+    with pytest.raises(ValueError, match="No segment was planned"):
+        loss_of(tiny_module(), [])
+    with pytest.raises(ValueError, match="No segment was planned"):
+        fit(tiny_module(), [Instantaneous("instantaneous", FlowMatching(), every=2)], steps=2)
+
+
+class Infinite(FlowMatching):
+    """An objective whose loss overflows."""
+
+    def measure(self, segment, F, aim):
+        return super().measure(segment, F, aim) * torch.inf
+
+
+class OverflowingLater(ToData):
+    """A consistency segment whose loss overflows from optimizer step 3 on."""
+
+    def plan(self, batch, step, seed, global_batch):
+        self.objective = Infinite() if step >= 3 else FlowMatching()
+        return super().plan(batch, step, seed, global_batch)
+
+
+def test_an_infinite_loss_is_refused_by_its_segments_name_and_step():
+    segments = [Instantaneous("instantaneous", FlowMatching()), OverflowingLater("consistency", FlowMatching())]
+    said = r"loss of consistency is not finite at optimizer step 3 \(samples 24 to 31, seed 0\)"
+    with pytest.raises(NonFiniteLossError, match=said):
+        fit(tiny_module(), segments, steps=6)
+
+
+def test_a_student_with_a_nan_weight_is_refused_before_it_steps():
+    module = tiny_module()
+    with torch.no_grad():
+        module.student.out.bias[0] = torch.nan
+    before = weights(module)
+    with pytest.raises(NonFiniteLossError, match=r"loss of instantaneous, consistency, .* optimizer step 0 "):
+        fit(module, all_segments(), steps=2)
+    after = weights(module)
+    assert all(torch.equal(before[key], after[key]) for key in before if key != "out.bias")
+
+
+def test_the_teacher_stays_frozen_and_the_student_moves():
+    module = tiny_module()
+    teacher, student = weights(module, "teacher"), weights(module)
+    fit(module, all_segments(), steps=3)
+    assert largest_gap(weights(module, "teacher"), teacher) == 0
+    assert largest_gap(weights(module), student) > 1e-3
+    assert all(p.grad is None and not p.requires_grad for p in module.teacher.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in module.ema.parameters())
+    assert not module.teacher.training
+
+
+def test_the_teacher_stays_out_of_checkpoints_and_reloading_is_strict(tmp_path):
+    module = tiny_module()
+    fit(module, [*all_segments(), EMA(), saved_at(tmp_path, 2)], 2, enable_checkpointing=True)
+    path = tmp_path / "step=2.ckpt"
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert {key.split(".")[0] for key in state} == {"student", "ema"}
+
+    resumed = tiny_module()
+    fit(resumed, [*all_segments(), EMA()], 2, ckpt_path=path)  # nothing left to train
+    assert largest_gap(weights(resumed), weights(module)) == largest_gap(
+        weights(resumed, "ema"), weights(module, "ema")
+    )
+    assert largest_gap(weights(resumed), weights(module)) == 0
+    assert largest_gap(weights(resumed, "teacher"), weights(module, "teacher")) == 0
+    assert resumed.forward_equivalents == module.forward_equivalents > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda state: state.pop("student.out.bias"), "Missing key.*student.out.bias"),
+        (lambda state: state.update({"student.new": torch.zeros(1)}), "Unexpected key.*student.new"),
+        (lambda state: state.update({"ema.out.bias": torch.zeros(3)}), "size mismatch for ema.out.bias"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path, change, said):
+    fit(tiny_module(), [*all_segments(), saved_at(tmp_path, 1)], 1, enable_checkpointing=True)
+    checkpoint = torch.load(tmp_path / "step=1.ckpt", weights_only=True)
+    change(checkpoint["state_dict"])
+    torch.save(checkpoint, tmp_path / "changed.ckpt")
+    with pytest.raises(RuntimeError, match=said):
+        fit(tiny_module(), all_segments(), 1, ckpt_path=tmp_path / "changed.ckpt")
+
+
+def n2n(end, start):
+    return FromNoise(name="noise_to_noisy", objective=NoiseToNoisy(end, start), fraction=1.0)
+
+
+def test_without_a_teacher_the_velocity_off_the_anchors_path_is_an_error():
+    with pytest.raises(ValueError, match="Choose a teacher"):
+        loss_of(tiny_module(teacher=False), [n2n(1.0, 0.0)])
+
+
+def test_without_a_teacher_n2n_of_its_start_alone_takes_the_conditional_velocity():
+    """The start lies on the anchor's path, at a time other than the anchor's."""
+    _, logged = loss_of(tiny_module(teacher=False), [n2n(0.0, 1.0)])
+    assert 0 < logged["loss/noise_to_noisy"] < torch.inf
+
+
+def test_labels_are_dropped_at_the_rate_asked_for_and_by_sample_alone():
+    dataset, index = tiny_set(num=4000), range(4000)
+    module = tiny_module(label_drop=0.1, batch_size=4000)
+    dropped = anchor(module, dataset, index).y == CLASSES
+    kept = anchor(tiny_module(batch_size=4000), dataset, index).y
+    assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.015)
+    assert torch.equal(anchor(module, dataset, index).y[~dropped], kept[~dropped])
+    assert torch.equal(anchor(module, dataset, range(100, 300)).y == CLASSES, dropped[100:300])
+    assert not (kept == CLASSES).any()
+
+
+def test_the_anchor_of_a_sample_is_the_same_in_any_cut_of_its_batch():
+    module = tiny_module(label_drop=0.3)
+    whole = anchor(module, tiny_set(), range(16, 24))
+    for part in (range(16, 18), range(21, 24)):
+        cut, pick = anchor(module, tiny_set(), part), slice(part.start - 16, part.stop - 16)
+        for name in ("x", "z", "t", "y"):
+            assert torch.equal(getattr(cut, name), getattr(whole, name)[pick])
+
+
+def test_times_are_stratified_and_then_mapped():
+    t = anchor(tiny_module(), tiny_set(), INDEX).t
+    mapped = anchor(tiny_module(times=torch.square), tiny_set(), INDEX).t
+    assert sorted((t * GLOBAL_BATCH).int().tolist()) == list(INDEX)
+    assert torch.equal(mapped, t.square())
+
+
+def test_forward_equivalents_of_a_step_are_those_counted_by_hand():
+    """Student rows: 3 each without tangents, 5 with. A guided teacher evaluates twice a row."""
+    B, half, quarter = 8, 4, 2
+    module = tiny_module()
+    loss_of(module, all_segments())
+    student = 3 * B + 5 * B + 5 * half + 5 * quarter
+    teacher = 2 * (B + half + half)  # at the anchor, and for N2N at its start and at its end
+    assert module.forward_equivalents == student + teacher
+    loss_of(module, all_segments()[:1])
+    assert module.forward_equivalents == (student + teacher) + (3 * B + 2 * B)
+    alone = tiny_module(teacher=False)
+    loss_of(alone, all_segments()[:1])
+    assert alone.forward_equivalents == 3 * B
+
+
+def test_the_ema_starts_as_the_student_and_shares_no_memory():
+    module = tiny_module()
+    assert largest_gap(weights(module), weights(module, "ema")) == 0
+    untouched = copy.deepcopy(weights(module, "ema"))
+    with torch.no_grad():
+        for parameter in module.student.parameters():
+            parameter.add_(1.0)
+    assert largest_gap(weights(module, "ema"), untouched) == 0
+
+
+def test_the_data_module_leaves_the_anchor_to_the_module():
+    own = {name for name in vars(DataModule) if "transfer" in name}
+    assert own == set()
+
+
+def test_a_teacher_imitated_perfectly_costs_nothing():
+    """Student weights = teacher weights, unguided: F(x, t, t) = v(x, t). With guidance the loss is not zero."""
+    net = randomize_parameters(small_mlp(two_times=False), seed=2)
+    for scale, low, high in ((1.0, 0.0, 1e-7), (2.0, 1e-4, torch.inf)):
+        module = DistillationModule(copy.deepcopy(net), teacher_of(net, scale), recipe())
+        loss, _ = loss_of(module, all_segments()[:1])
+        assert low <= float(loss.detach()) <= high
+
+
+def test_states_and_labels_of_the_tiny_set_are_what_the_helpers_draw():
+    assert torch.equal(tiny_set().train_x, random_states(20, (2, 1, 1), dtype=torch.float32))
+    assert torch.equal(tiny_set().train_y, random_labels(20))
