@@ -92,3 +92,11 @@ def test_data_latents_composes_and_a_network_of_other_channels_is_refused(tmp_pa
         "train", ["data=latents_synth", f"runs={tmp_path}", "data.num=8", "data.shape=[2,8,8]", "network.in_channels=2"]
     )
     assert len(build_dataset(cfg)) == 8  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["data.flips=true", "data.on_corrupt=[1]", "data.path=null"])
+def test_a_data_setting_of_another_name_or_type_does_not_compose(wrong):
+    from hydra.errors import ConfigCompositionException
+
+    with pytest.raises(ConfigCompositionException):
+        compose("train", ["data=latents", "data.path=a", wrong])

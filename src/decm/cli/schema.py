@@ -6,6 +6,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from decm.cli.schema_latents import DATA, Latents
+
 
 @dataclass
 class Target:
@@ -236,31 +238,6 @@ class Sample:
     debug: bool = MISSING
 
 
-@dataclass
-class Latents:
-    action: str = MISSING
-    source: str | None = None
-    out: str | None = None
-    path: str | None = None
-    weights: str | None = None
-    kind: str = MISSING
-    autoencoder: Any = None
-    image_size: int = MISSING
-    latent: str = MISSING
-    flip: bool = MISSING
-    dtype: str = MISSING
-    batch_size: int = MISSING
-    workers: int = MISSING
-    device: str = MISSING
-    num: int = MISSING
-    shape: list[int] = MISSING
-    num_classes: int | None = None
-    record_size: int = MISSING
-    shard_records: int = MISSING
-    seed: int = MISSING
-    debug: bool = MISSING
-
-
 def register() -> None:
     """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
     store = ConfigStore.instance()
@@ -268,7 +245,7 @@ def register() -> None:
         store.store(name=f"{verb}_schema", node=schema)
     groups: dict[str, dict[str, type]] = {
         "network": {"dit": Dit, "mlp": Perceptron},
-        "data": {"digits": Digits, "folder": Folder, "mixture": Mixture},
+        "data": {"digits": Digits, "folder": Folder, "mixture": Mixture, **DATA},
         "objective": {
             "flow_matching": FlowMatching, "consistency": Consistency, "noise_to_noisy": NoiseToNoisy,
             "mean_flow": MeanFlow,
