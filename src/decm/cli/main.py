@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,12 @@ VERBS = {
     "latents": "encode, import, check or make up a set of latents",
 }
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
+NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
+    ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
+    "You have overridden .on_after_batch_transfer",
+    ".*does not have many workers", ".*Checkpoint directory .* exists and is not empty",
+    "Found .* module.s. in eval mode",
+)  # fmt: skip
 CONFIG_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 
 
@@ -88,24 +95,38 @@ def run_task(task: Any, cfg: Any) -> Any:
 def main() -> None:
     """The entry point `decm`."""
     verb = find_verb(sys.argv)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from decm.cli.help import verb_help
+
+        print(verb_help(verb, VERBS[verb]))
+        return
     find_action(verb, sys.argv)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     import hydra
-    from omegaconf import DictConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from decm.cli.config import conf_dir
     from decm.cli.schema import register
 
     register()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions through, to be told in our own words
     started = False
 
     def job(cfg: DictConfig) -> Any:
         nonlocal started
         started = True
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
         return run_task(import_module(f"decm.cli.{verb}").task, cfg)
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
-    except SystemExit as exit_:
-        if exit_.code == 1 and not started:  # Hydra's own code for a configuration that does not compose
-            raise SystemExit(CONFIG_ERROR) from None
-        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        if started:
+            raise
+        reason = f": {error.__cause__}" if error.__cause__ is not None else ""
+        fail(f"{error}{reason}\nSee decm {verb} --help.", CONFIG_ERROR)

@@ -15,6 +15,7 @@ def wandb_mode(chosen: str | None) -> str:
         return mode
     if mode:
         raise ValueError(f"logger.mode={mode!r} is unknown; expected online, offline or disabled.")
+    os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     if wandb.login(prompt=False, verify=False):
@@ -33,7 +34,6 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
     mode = wandb_mode(chosen["mode"])
     if mode == "disabled":
         return [csv]
-    os.environ.setdefault("WANDB_SILENT", "true")
     from lightning.pytorch.loggers import WandbLogger
 
     id_file = folder / "wandb_id"
