@@ -11,7 +11,9 @@ VERBS = {
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
     "reference": "build the statistics that samples are compared with",
+    "latents": "encode, import, check or make up a set of latents",
 }
+ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
@@ -33,7 +35,8 @@ def usage() -> str:
         "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
         "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
-        "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
+        "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n"
+        "  decm latents check path=data/imagenet256\n\n"
         "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration."
     )
 
@@ -59,6 +62,14 @@ def find_verb(argv: list[str]) -> str:
             raise SystemExit(0)
         fail(f"unknown verb {argv[1]!r}; expected one of {', '.join(VERBS)}. See decm --help.", CONFIG_ERROR)
     return os.environ["DECM_VERB"]
+
+
+def find_action(verb: str, argv: list[str]) -> None:
+    """Turn `decm latents check key=value` into `action=check key=value`, in place."""
+    if verb in ACTIONS and len(argv) > 1 and "=" not in argv[1] and not argv[1].startswith("-"):
+        if argv[1] not in ACTIONS[verb]:
+            fail(f"unknown `decm {verb} {argv[1]}`; expected one of {', '.join(ACTIONS[verb])}.", CONFIG_ERROR)
+        argv[1] = f"action={argv[1]}"
 
 
 def run_task(task: Any, cfg: Any) -> Any:
@@ -91,6 +102,7 @@ def main() -> None:
 
         print(verb_help(verb, VERBS[verb]))
         return
+    find_action(verb, sys.argv)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     import hydra
