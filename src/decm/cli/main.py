@@ -11,6 +11,7 @@ VERBS = {
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
     "latents": "encode, import, check or make up a set of latents",
+    "reference": "build the statistics that samples are compared with",
 }
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
@@ -34,7 +35,8 @@ def usage() -> str:
         "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
         "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
-        "  decm latents check path=data/imagenet256\n\n"
+        "  decm latents check path=data/imagenet256\n"
+        "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
         "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration."
     )
 
