@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -62,16 +63,16 @@ def run_task(task: Any, cfg: Any) -> Any:
         cause = error
         while type(cause).__name__ == "InstantiationException" and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        if cfg.get("debug"):
-            raise
-        if isinstance(cause, FloatingPointError):
-            fail(str(cause), FAILED)
         from omegaconf.errors import OmegaConfBaseException
 
         from_trainer = type(cause).__name__ == "MisconfigurationException"  # Lightning's, not imported for its name
-        if from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException)):
-            fail(f"{cause} (debug=true shows the trace)", CONFIG_ERROR)
-        raise
+        not_finite = isinstance(cause, FloatingPointError)
+        if not (not_finite or from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException))):
+            raise
+        if cfg.get("debug"):
+            traceback.print_exc()
+        hint = "" if cfg.get("debug") or not_finite else " (debug=true shows the trace)"
+        fail(f"{cause}{hint}", FAILED if not_finite else CONFIG_ERROR)
 
 
 def main() -> None:
