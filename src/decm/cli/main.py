@@ -53,6 +53,12 @@ def find_verb(argv: list[str]) -> str:
     return os.environ["DECM_VERB"]
 
 
+def overrides_first(argv: list[str]) -> list[str]:
+    """The command line with its flags last: argparse takes overrides in one piece only, but `-m` may stand anywhere."""
+    overrides = [word for word in argv[1:] if word[0] in "~+" or ("=" in word and not word.startswith("-"))]
+    return [argv[0], *overrides, *(word for word in argv[1:] if word not in overrides)]
+
+
 def run_task(task: Any, cfg: Any) -> Any:
     """task(cfg), where a user's mistake becomes one sentence and exit code 2; with debug=true the trace is shown."""
     try:
@@ -78,6 +84,7 @@ def run_task(task: Any, cfg: Any) -> Any:
 def main() -> None:
     """The entry point `decm`."""
     verb = find_verb(sys.argv)
+    sys.argv[:] = overrides_first(sys.argv)
     import hydra
     from omegaconf import DictConfig
 
