@@ -152,8 +152,8 @@ def test_every_number_switch_and_list_knows_its_type(experiment):
 @pytest.mark.parametrize(
     "key",
     [
-        "max_steps", "fused", "optimizer.lr", "optimizer.betas", "schedule.warmup", "data.size", "network.depth", "ema.decay",
-        "evaluation.nfe", "evaluation.bench.map_seed", "segment.consistency.weight", "trainer.threads",
+        "max_steps", "fused", "optimizer.lr", "optimizer.betas", "schedule.warmup", "data.size", "network.depth",
+        "ema.decay", "evaluation.nfe", "evaluation.bench.map_seed", "segment.consistency.weight", "trainer.threads",
         "segment.noise_to_noisy.objective.end", "teacher.guidance.scale",
     ],
 )  # fmt: skip
