@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint dashboard sync bars-digits lock clean
+.PHONY: help setup train test lint dashboard sync bars-digits ablation lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,14 +32,37 @@ $(STAMP): requirements.lock pyproject.toml
 train: $(STAMP)  ## train an experiment: EXP=decm_digits | decm_2d | teacher_digits | smoke
 	$(DECM) train experiment=$(EXP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
 
+dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without an account (RUN=folder for one)
+	@latest="$(RUN)"; \
+	if [ -z "$$latest" ]; then latest=$$(ls -dt runs/*/*/wandb 2>/dev/null | head -n 1); fi; \
+	if [ -z "$$latest" ]; then echo "No W&B run below runs/ yet: make train"; exit 2; fi; \
+	.venv/bin/wandb leet "$$latest"
+
+sync: $(STAMP)  ## upload every offline W&B run below runs/ (needs wandb login)
+	@find runs -maxdepth 6 -type d -name 'offline-run-*' -exec .venv/bin/wandb sync {} +
+
+SWEEP := runs/decm_digits/multirun
+
+bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits.json, against the bars (15 minutes)
+	$(DECM) train -m experiment=decm_digits seed=0,1,2 hydra.sweep.dir=$(SWEEP)/bars
+	.venv/bin/python benchmarks/results.py $(SWEEP)/bars --out docs/results/digits.json --command "make bars-digits" \
+	  --bars 1.15,1.15,1.0,1.1 --accuracy 0.98
+
+ablation: $(STAMP)  ## the paper's rows on digits, seeds 0, 1, 2, into docs/results/ablation.json (an hour)
+	$(DECM) train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2 hydra.sweep.dir=$(SWEEP)/ablation
+	$(DECM) train -m experiment=decm_digits objective=cd,decm segment.consistency.objective.form=facm seed=0,1,2 \
+	  hydra.sweep.dir=$(SWEEP)/ablation/facm
+	.venv/bin/python benchmarks/results.py $(SWEEP)/ablation --out docs/results/ablation.json --command "make ablation" \
+	  --ordering
+
 test: $(STAMP)  ## the whole test suite
 	.venv/bin/python -m pytest $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy, codespell
-	.venv/bin/ruff check src tests
-	.venv/bin/ruff format --check src tests
+	.venv/bin/ruff check src tests benchmarks
+	.venv/bin/ruff format --check src tests benchmarks
 	.venv/bin/mypy
-	.venv/bin/codespell src tests conf README.md Makefile
+	.venv/bin/codespell src tests conf docs benchmarks README.md Makefile
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock --no-annotate

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,14 +48,9 @@ class Fitted:
 
 
 def quiet() -> None:
-    """Silence what Lightning says about itself; warnings that concern a user still come through."""
+    """Silence what Lightning says about itself."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "`isinstance\\(treespec, LeafSpec\\)", ".*`torch.jit.script` is deprecated", ".*does not have many workers",
-        ".*Checkpoint directory .* exists and is not empty", "Found .* module\\(s\\) in eval mode",
-    ):  # fmt: skip
-        warnings.filterwarnings("ignore", message=message)
 
 
 def build_module(cfg: DictConfig, source: Source) -> DistillationModule:

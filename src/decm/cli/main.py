@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,12 @@ VERBS = {
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
 }
+NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
+    ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
+    "You have overridden .on_after_batch_transfer",
+    ".*does not have many workers", ".*Checkpoint directory .* exists and is not empty",
+    "Found .* module.s. in eval mode",
+)  # fmt: skip
 CONFIG_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 
 
@@ -85,6 +92,8 @@ def main() -> None:
     """The entry point `decm`."""
     verb = find_verb(sys.argv)
     sys.argv[:] = overrides_first(sys.argv)
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     import hydra
     from omegaconf import DictConfig
 

@@ -83,10 +83,11 @@ MANY_STEPS = 16  # from here on the velocity alone, if it was trained, is integr
 
 
 def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
-    """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: method.md).
+    """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: README).
 
-    One step is the jump; many steps are Euler on F(x, t, t); between the two, whichever maps were trained.
-    A model of the velocity alone is always integrated by Euler.
+    One step is the jump; many steps are Euler on F(x, t, t). Between the two: with both ends trained, flow-map steps
+    (two of them are N2N, then consistency); with the data end alone, consistency with renoising. A model of the
+    velocity alone is always integrated by Euler.
     """
     has_velocity = not trained_on or "instantaneous" in trained_on
     if not set(trained_on) - {"instantaneous"} or (nfe >= MANY_STEPS and has_velocity):
@@ -96,7 +97,9 @@ def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
     if "mean_flow" in trained_on:
         return "flow_map_steps"
     if "consistency" in trained_on:
-        return "n2n_then_consistency" if "noise_to_noisy" in trained_on else "consistency"
+        if "noise_to_noisy" not in trained_on:
+            return "consistency"
+        return "n2n_then_consistency" if nfe == 2 else "flow_map_steps"
     return "flow_map_steps"
 
 

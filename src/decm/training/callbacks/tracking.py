@@ -15,6 +15,7 @@ def wandb_mode(chosen: str | None) -> str:
         return mode
     if mode:
         raise ValueError(f"logger.mode={mode!r} is unknown; expected online, offline or disabled.")
+    os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     if wandb.login(prompt=False, verify=False):
@@ -33,14 +34,13 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
     mode = wandb_mode(chosen["mode"])
     if mode == "disabled":
         return [csv]
-    os.environ.setdefault("WANDB_SILENT", "true")
     from lightning.pytorch.loggers import WandbLogger
 
     id_file = folder / "wandb_id"
     if not id_file.is_file():
         id_file.write_text(uuid.uuid4().hex[:12])
     logger = WandbLogger(
-        name=f"{settings['name']}/{folder.name}", save_dir=folder, offline=mode == "offline", id=id_file.read_text(),
+        name=f"{settings['name']}/{folder.name}", save_dir=folder, mode=mode, id=id_file.read_text(),
         project=chosen["project"], entity=chosen["entity"], group=chosen["group"] or group, config=settings,
         resume="allow" if mode == "online" else None,
     )  # fmt: skip
