@@ -13,7 +13,7 @@ from decm.evaluation.features import (
     build_extractor,
     check_images,
 )
-from helpers import relative_error, seeded
+from helpers import largest, relative_error, seeded
 
 
 def images(num: int = 3, side: int = 40, channels: int = 3) -> torch.Tensor:
@@ -200,15 +200,15 @@ def test_dinov2_reads_the_official_names_and_equals_a_forward_by_hand(tmp_path):
 
 
 def test_the_position_embedding_is_sampled_on_dinov2s_slightly_shifted_grid():
-    """Bicubic interpolation keeps a ramp: inside, column j lies at (j + 1/2) 37 / 16.1 - 1/2, not at 37 / 16."""
+    """A ramp stays one, to torch's bicubic ripple of 0.05: column j lies at (j + 1/2) 37 / 16.1 - 1/2, not 37 / 16."""
     ramp = torch.arange(37.0).expand(37, 37).reshape(1, 37 * 37, 1)
     resized = Dinov2Features.resized(torch.cat([torch.full((1, 1, 1), -1.0), ramp], 1), 16)
     assert resized.shape == (1, 257, 1)
     assert resized[0, 0] == -1
     column = torch.arange(2, 14)
     found = resized[0, 1:, 0].reshape(16, 16)[8, 2:14]
-    assert relative_error(found, (column + 0.5) * 37 / 16.1 - 0.5) < 1e-5
-    assert relative_error(found, (column + 0.5) * 37 / 16 - 0.5) > 1e-3
+    assert largest(found - ((column + 0.5) * 37 / 16.1 - 0.5)) < 0.06
+    assert largest(found - ((column + 0.5) * 37 / 16 - 0.5)) > 0.15
 
 
 def test_the_digit_classifiers_features_come_from_its_cache_file(tmp_path):
