@@ -27,6 +27,7 @@ ALSO_IN_FILE = {
     "flow/randomness.py": {"numpy"},
     "networks/autoencoder.py": {"diffusers"},
     "data/datamodule.py": {"lightning"},
+    "evaluation/features.py": {"timm"},  # DINOv2's architecture, for FDD
 }
 ONLY_IN = {
     "hydra": ("cli/",),

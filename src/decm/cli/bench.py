@@ -1,5 +1,6 @@
 """What `evaluation.bench` can be: judge, painter and exact maps for a data set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,12 @@ from decm.data.arrays import ArrayDataset
 from decm.data.manifest import content_hash, to_pixels
 from decm.data.toy import MixturePoints
 from decm.evaluation.classifier import cached_classifier
+from decm.evaluation.features import build_extractor
 from decm.evaluation.judge import ImageJudge, Judge, PointsJudge
 from decm.evaluation.pictures import ImagePainter, Painter, PointsPainter
 from decm.evaluation.points import MapErrors
+from decm.evaluation.statistics import read_reference
+from decm.evaluation.suite import KEEP, SuiteJudge
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,27 @@ def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
         (pixels(train[0]), train[1]), (pixels(heldout[0]), heldout[1]),
     )  # fmt: skip
     return Bench(ImageJudge(net, pixels, train[0], *heldout), ImagePainter(pixels))
+
+
+def image_statistics(
+    dataset: ArrayDataset, cache: Path, reference: str, features: str = "inception", weights: str | None = None,
+    dinov2: dict[str, str] | None = None, keep: int = KEEP, decode: Callable[[Tensor], Tensor] | None = None,
+) -> Bench:  # fmt: skip
+    """Images against reference statistics: FID and what goes with it; and FDD where `dinov2` has reference and weights.
+
+    `decode` makes uint8 images of states; without it they are normalized images.
+    """
+    manifest = dataset.manifest
+    if decode is None and manifest.shape[0] not in (1, 3):
+        raise ValueError(f"Data {manifest.name!r} has states of shape {manifest.shape}, no images; set a decoder.")
+    known = read_reference(reference)
+    pairs = [(build_extractor(features, weights), known)]
+    if dinov2:
+        extractor = build_extractor("dinov2", dinov2.get("weights"), "evaluation.bench.dinov2.weights")
+        pairs.append((extractor, read_reference(dinov2["reference"])))
+    pixels = decode or (lambda x: to_pixels(x, manifest))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Bench(SuiteJudge(pairs, pixels, keep=keep, device=device), ImagePainter(pixels))
 
 
 def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_seed: int) -> Bench:

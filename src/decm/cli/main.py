@@ -11,7 +11,10 @@ VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
+    "latents": "encode, import, check or make up a set of latents",
+    "reference": "build the statistics that samples are compared with",
 }
+ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
@@ -32,7 +35,9 @@ def usage() -> str:
         "  decm train experiment=decm_digits objective=fm_cd seed=1\n"
         "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
-        "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n\n"
+        "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
+        "  decm latents check path=data/imagenet256\n"
+        "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
         "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration."
     )
 
@@ -58,6 +63,14 @@ def find_verb(argv: list[str]) -> str:
             raise SystemExit(0)
         fail(f"unknown verb {argv[1]!r}; expected one of {', '.join(VERBS)}. See decm --help.", CONFIG_ERROR)
     return os.environ["DECM_VERB"]
+
+
+def find_action(verb: str, argv: list[str]) -> None:
+    """Turn `decm latents check key=value` into `action=check key=value`, in place."""
+    if verb in ACTIONS and len(argv) > 1 and "=" not in argv[1] and not argv[1].startswith("-"):
+        if argv[1] not in ACTIONS[verb]:
+            fail(f"unknown `decm {verb} {argv[1]}`; expected one of {', '.join(ACTIONS[verb])}.", CONFIG_ERROR)
+        argv[1] = f"action={argv[1]}"
 
 
 def overrides_first(argv: list[str]) -> list[str]:
@@ -91,26 +104,39 @@ def run_task(task: Any, cfg: Any) -> Any:
 def main() -> None:
     """The entry point `decm`."""
     verb = find_verb(sys.argv)
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from decm.cli.help import verb_help
+
+        print(verb_help(verb, VERBS[verb]))
+        return
+    find_action(verb, sys.argv)
     sys.argv[:] = overrides_first(sys.argv)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     import hydra
-    from omegaconf import DictConfig
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from decm.cli.config import conf_dir
     from decm.cli.schema import register
 
     register()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions through, to be told in our own words
     started = False
 
     def job(cfg: DictConfig) -> Any:
         nonlocal started
         started = True
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
         return run_task(import_module(f"decm.cli.{verb}").task, cfg)
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
-    except SystemExit as exit_:
-        if exit_.code == 1 and not started:  # Hydra's own code for a configuration that does not compose
-            raise SystemExit(CONFIG_ERROR) from None
-        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        if started:
+            raise
+        reason = f": {error.__cause__}" if error.__cause__ is not None else ""
+        fail(f"{error}{reason}\nSee decm {verb} --help.", CONFIG_ERROR)

@@ -59,9 +59,9 @@ def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None
     Raises ValueError if it cannot be written or if `resume` names a folder that is not a run of these settings.
     """
     root = Path(settings["runs"])
-    inherited = os.environ.get("DECM_RUN_FOLDER")
-    if inherited and os.environ.get("LOCAL_RANK", "0") != "0":
-        return Path(inherited)
+    inherited = from_main_process("DECM_RUN_FOLDER")
+    if inherited is not None:
+        return inherited
     try:
         if fixed is not None:
             folder = fixed
@@ -73,11 +73,21 @@ def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None
                 raise ValueError(f"resume={resume} is not a run folder with these settings; compare its {CONFIG}.")
         else:
             folder = (unfinished(root, settings) if resume else None) or new_folder(root, settings["name"])
-        (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
+        write_config(folder, settings)
     except OSError as error:
         raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
     os.environ["DECM_RUN_FOLDER"] = str(folder)
     return folder
+
+
+def from_main_process(name: str) -> Path | None:
+    """The folder that the main process put into the environment `name`, for a process that it launched; else None."""
+    return Path(os.environ[name]) if os.environ.get("LOCAL_RANK", "0") != "0" and name in os.environ else None
+
+
+def write_config(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the plain configuration of a run into its folder."""
+    (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
 def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:

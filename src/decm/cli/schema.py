@@ -6,6 +6,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from decm.cli.schema_latents import DATA, Latents
+from decm.cli.schema_reference import ImageStatistics, Reference
+
 
 @dataclass
 class Target:
@@ -239,17 +242,18 @@ class Sample:
 def register() -> None:
     """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
     store = ConfigStore.instance()
-    for verb, schema in {"train": Train, "evaluate": Evaluate, "sample": Sample}.items():
+    verbs = {"train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference}
+    for verb, schema in verbs.items():
         store.store(name=f"{verb}_schema", node=schema)
     groups: dict[str, dict[str, type]] = {
         "network": {"dit": Dit, "mlp": Perceptron},
-        "data": {"digits": Digits, "folder": Folder, "mixture": Mixture},
+        "data": {"digits": Digits, "folder": Folder, "mixture": Mixture, **DATA},
         "objective": {
             "flow_matching": FlowMatching, "consistency": Consistency, "noise_to_noisy": NoiseToNoisy,
             "mean_flow": MeanFlow,
         },
         "segment": {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater},
-        "bench": {"exact_points": ExactPoints},
+        "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
     }  # fmt: skip
     for group, schemas in groups.items():
         for name, schema in schemas.items():

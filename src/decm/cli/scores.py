@@ -11,8 +11,7 @@ from decm.cli.bench import Bench
 from decm.cli.build import segment_names
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.flow_map import FlowMap
-
-PER_NFE = ("accuracy", "precision", "recall", "memorized")
+from decm.report.table import PER_NFE
 
 
 def score_models(

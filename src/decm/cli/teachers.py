@@ -1,6 +1,7 @@
 """Where the velocity comes from: a teacher trained on demand, a checkpoint, an exact flow, or the data alone."""
 
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from torch import nn
 
 from decm.cli.build import EMA, build_network, load_strictly, read_checkpoint, weights_of
 from decm.cli.config import compose, plain, teacher_hash
-from decm.cli.runs import RESULTS, new_folder, read_config, run_folders
+from decm.cli.runs import RESULTS, from_main_process, new_folder, read_config, run_folders, write_config
 from decm.data.loader import Dataset
 from decm.data.toy import MixturePoints
 from decm.flow.flow_map import FlowMap
@@ -103,12 +104,20 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
     wanted = teacher_config(cfg)
     settings = plain(wanted)
     key, root = teacher_hash(settings), Path(cfg.runs)
+    launched = from_main_process("DECM_TEACHER_FOLDER")
+    if launched is not None:  # the main process holds the lock and waits for this one in the fit
+        if not (launched / RESULTS).is_file():
+            fit(wanted, launched)
+        return launched, False
     with _locked(root / settings["name"] / f".lock-{key}"):
         matching = [f for f in run_folders(root, settings["name"]) if teacher_hash(read_config(f) or settings) == key]
         for folder in matching:
             if (folder / RESULTS).is_file():
+                os.environ["DECM_TEACHER_FOLDER"] = str(folder)
                 return folder, True
         folder = matching[0] if matching else new_folder(root, settings["name"])
+        write_config(folder, settings)
+        os.environ["DECM_TEACHER_FOLDER"] = str(folder)
         print(f"Training the teacher first: {settings['name']} in {folder}", flush=True)
         fit(wanted, folder)
         return folder, False

@@ -64,11 +64,11 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
 
 def fit_teacher(cfg: DictConfig, folder: Path) -> None:
     """Train a teacher in `folder`, without an evaluation of its own: the student's table has the teacher's rows."""
-    (folder / "config.yaml").is_file() or open_folder(plain(cfg), None, folder)
     dataset = build_dataset(cfg)
     fitted = fit(cfg, folder, dataset, obtain(cfg, dataset, fit_teacher))
     finish(fitted.loggers)
-    write_results(folder, {"experiment": cfg.name, "seed": cfg.seed, "seconds": {"distill": fitted.seconds}})
+    if fitted.is_main:
+        write_results(folder, {"experiment": cfg.name, "seed": cfg.seed, "seconds": {"distill": fitted.seconds}})
 
 
 def draw(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ import torch
 from torch import Tensor
 
 MANIFEST = "manifest.json"
+ADVICE = "Prepare it with decm.data.arrays.write_arrays."
+LATENTS_ADVICE = (
+    " Or make latents that fit, with `decm latents encode` or `decm latents import`; `decm latents check` tells what a "
+    "set holds."
+)
 
 
 @dataclass(frozen=True)
@@ -27,28 +33,36 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write `folder/manifest.json`."""
-        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        """Write `folder/manifest.json`, whole or not at all."""
+        part = folder / f"{MANIFEST}.{os.getpid()}.part"
+        part.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        part.replace(folder / MANIFEST)
 
     def check_fits(self, network_shape: tuple[int, ...], network_classes: int) -> None:
         """Raise ValueError unless a network of these shapes can be trained on the set."""
         if tuple(self.shape) != tuple(network_shape) or self.num_classes != network_classes:
+            latents = self.extra.get("kind") == "latents"
             raise ValueError(
                 f"Data set {self.name!r} has states of shape {tuple(self.shape)} and {self.num_classes} classes, but "
-                f"the network expects {tuple(network_shape)} and {network_classes}. Choose another `network`, or "
-                "set its input_size, in_channels and num_classes."
+                f"the network expects {tuple(network_shape)} and {network_classes}. Choose another `network`, or set "
+                f"its input_size, in_channels and num_classes.{LATENTS_ADVICE if latents else ''}"
             )
 
 
-def read_manifest(folder: str | Path) -> Manifest:
-    """Read `folder/manifest.json`. Raises ValueError if the folder or the manifest is missing or malformed."""
+def read_manifest(folder: str | Path, advice: str = ADVICE) -> Manifest:
+    """Read `folder/manifest.json`.
+
+    Raises ValueError, which ends in the `advice`, if the folder or the manifest is missing or malformed.
+    """
     path = Path(folder) / MANIFEST
     if not Path(folder).is_dir():
-        raise ValueError(f"Data directory {str(folder)!r} does not exist. Set `data.path` to a prepared data set.")
+        raise ValueError(
+            f"Data directory {str(folder)!r} does not exist. Set `data.path` to a prepared data set. {advice}"
+        )
     if not path.is_file():
         raise ValueError(
             f"Data directory {str(folder)!r} has no {MANIFEST}, so its shape, classes and normalization are unknown. "
-            "Prepare it with decm.data.arrays.write_arrays."
+            f"{advice}"
         )
     try:
         facts = json.loads(path.read_text())
@@ -56,7 +70,7 @@ def read_manifest(folder: str | Path) -> Manifest:
             facts[key] = tuple(facts[key])
         return Manifest(**facts)
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a manifest that this version can read ({error}). Write it again.") from error
+        raise ValueError(f"{path} is not a manifest that this version can read ({error}). {advice}") from error
 
 
 def content_hash(*tensors: Tensor) -> str:

@@ -24,7 +24,10 @@ class Judge(Protocol):
         ...
 
     def floor(self, num: int) -> dict[str, float]:
-        """`value`: the metric of `num` points resampled from the reference itself; and of held-out data, if any."""
+        """`value`: the metric of `num` points resampled from the reference itself; and of held-out data, if any.
+
+        Empty where the reference is known by its statistics alone.
+        """
         ...
 
 
@@ -50,7 +53,7 @@ class ImageJudge:
         return torch.cat([self.net(part)[0] for part in pixels.split(2048)])
 
     def _distance(self, features: Tensor) -> float:
-        metric = FrechetDistance(*fit(self.features))
+        metric = FrechetDistance(*fit(self.features), distributed=False)  # each rank judges whole sets
         metric.update(features)
         return float(metric.compute())
 

@@ -3,22 +3,32 @@
 import torch
 from torch import Tensor
 
+DISTANCES = 2**25  # computed at a time: 256 MiB in float64
+
+
+def in_parts(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """a [N, D] in parts whose distances to b [M, D] fit in memory."""
+    return a.split(max(1, DISTANCES // max(1, len(b))))
+
 
 def nearest_distance(a: Tensor, b: Tensor, k: int = 1) -> Tensor:
-    """Distance [N] of each row of a [N, D] to its k-th nearest row of b [M, D]."""
-    return torch.cat([torch.cdist(part, b).kthvalue(k, dim=1).values for part in a.split(1024)])
+    """Distance [N] of each row of a [N, D] to its k-th nearest row of b [M, D]. Raises ValueError if M < k."""
+    if len(b) < k:
+        raise ValueError(f"The {k}-th nearest of {len(b)} points does not exist; more samples are needed.")
+    return torch.cat([torch.cdist(part, b).kthvalue(k, dim=1).values for part in in_parts(a, b)])
 
 
 def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[float, float]:
     """Improved precision and recall (arXiv:1904.06991) of features [N, D] against [M, D] with k neighbours.
 
     Precision: the share of samples within the k-nearest-neighbour ball of some reference point; recall vice versa.
+    Raises ValueError unless both sets have more than k rows.
     """
     samples, reference = samples.double(), reference.double()
 
     def covered(points: Tensor, support: Tensor) -> float:
         radius = nearest_distance(support, support, k + 1)  # the nearest is the point itself
-        inside = [(torch.cdist(part, support) <= radius).any(1) for part in points.split(1024)]
+        inside = [(torch.cdist(part, support) <= radius).any(1) for part in in_parts(points, support)]
         return float(torch.cat(inside).double().mean())
 
     return covered(samples, reference), covered(reference, samples)

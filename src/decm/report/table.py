@@ -3,6 +3,10 @@
 from typing import Any
 
 TITLES = {"frechet_distance": "Frechet distance", "sliced_wasserstein": "sliced Wasserstein distance"}
+# Scores beside the metric itself, by NFE, and their digits.
+PER_NFE = {
+    "sfid": 3, "fdd": 3, "is": 2, "kid": 5, "accuracy": 3, "precision": 3, "recall": 3, "memorized": 3,
+}  # fmt: skip
 
 
 def _row(name: str, values: dict[str, float], nfes: list[str], digits: int = 3) -> list[str]:
@@ -18,18 +22,21 @@ def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     if results["student"]:
         rows.append(_row("student", results["student"], nfes))
         rows.append(["sampler", *(results["samplers"].get(nfe, "") for nfe in nfes)])
-    for key in ("accuracy", "precision", "recall", "memorized"):
+    for key, digits in PER_NFE.items():
         if results.get(key):
-            rows.append(_row(key, results[key], nfes))
+            rows.append(_row(key, results[key], nfes, digits))
     return ["NFE", *nfes], rows
 
 
 def notes(results: dict[str, Any]) -> list[str]:
     """What a reader must know to trust the table."""
     floor = results["floor"]
+    lowest = "floor not computed (the reference is known by its statistics alone)"
+    if "value" in floor:
+        lowest = f"floor {floor['value']:.3f} (a resample of the reference against itself)"
     lines = [
         f"{TITLES.get(results['metric'], results['metric'])} of {results['num_samples']} samples to "
-        f"{results['reference']}; floor {floor['value']:.3f} (a resample of the reference against itself)"
+        f"{results['reference']}; {lowest}"
         + (f", held-out data {floor['heldout']:.3f}" if "heldout" in floor else "")
         + "; lower is better."
     ]

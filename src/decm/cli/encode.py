@@ -1,0 +1,107 @@
+"""`decm latents encode`: images -> cropped -> autoencoder -> latents and those of the mirrored image."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decm.cli.images import load_image
+from decm.data.image_files import ImageFile
+from decm.data.index import file_hash
+from decm.data.shards import Record
+from decm.flow.randomness import normal
+from decm.networks.autoencoder import KINDS, Autoencoder
+
+LATENTS = ("mean", "sample")
+
+
+def device_of_rank(device: str) -> str:
+    """The device that `device` means on this rank: CUDA's of the local rank, then MPS, then the CPU."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return "mps" if device == "auto" and torch.backends.mps.is_available() else device.replace("auto", "cpu")
+
+
+def build_autoencoder(kind: str, overrides: dict[str, Any], weights: str) -> tuple[Autoencoder, dict[str, Any]]:
+    """The autoencoder of a kind with settings of its own in place of the kind's, and the facts that identify it.
+
+    Encodes in float32 unless `half_precision` says otherwise. Raises ValueError for an unknown kind or setting.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is no autoencoder. Choose one of {', '.join(KINDS)}.")
+    settings = {"half_precision": False, **KINDS[kind], **overrides}
+    try:
+        autoencoder = Autoencoder(**settings)
+    except TypeError as error:
+        raise ValueError(f"autoencoder={overrides} is not understood ({error}).") from error
+    autoencoder.load(weights)
+    plain = {key: list(value) if isinstance(value, tuple | list) else value for key, value in settings.items()}
+    return autoencoder, {
+        "kind": kind,
+        **plain,
+        "weights": Path(weights).name,
+        "weights_sha256": file_hash(Path(weights)),
+    }
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images as a source of latents: the posterior's mean, or with `latent=sample` a draw that depends on (seed, row).
+
+    `workers` threads decode ahead. Raises ValueError for an image size that the autoencoder cannot halve often enough.
+    """
+
+    images: Sequence[ImageFile]
+    autoencoder: Autoencoder
+    side: int
+    latent: str
+    dtype: str
+    flip: bool
+    seed: int
+    batch_size: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        if self.latent not in LATENTS:
+            raise ValueError(f"latent={self.latent!r} is unknown; expected one of {', '.join(LATENTS)}.")
+        if self.side < 1 or self.side % self.autoencoder.factor:
+            raise ValueError(f"image_size={self.side}: expected a multiple of {self.autoencoder.factor} for this kind.")
+        if self.workers < 1:
+            raise ValueError(f"workers={self.workers}: expected at least one thread.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a latent."""
+        side = self.side // self.autoencoder.factor
+        return self.autoencoder.latent_channels, side, side
+
+    def records(self, rows: Sequence[np.ndarray]) -> Iterator[Record]:
+        """One record for each array of row numbers; the next one's images are decoded meanwhile."""
+        waiting: deque[tuple[np.ndarray, list[Future[Tensor]]]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            for numbers in rows:
+                waiting.append((numbers, [pool.submit(load_image, self.images[i], self.side) for i in numbers]))
+                if len(waiting) > 1:
+                    yield self._record(*waiting.popleft())
+            while waiting:
+                yield self._record(*waiting.popleft())
+
+    def _record(self, numbers: np.ndarray, pixels: list[Future[Tensor]]) -> Record:
+        images = torch.stack([future.result() for future in pixels]).float() / 127.5 - 1
+        labels = np.array([self.images[i].label for i in numbers], np.int64)
+        latents = self._encode(images, numbers, "posterior")
+        return latents, self._encode(images.flip(-1), numbers, "posterior/flip") if self.flip else None, labels
+
+    def _encode(self, images: Tensor, numbers: np.ndarray, purpose: str) -> np.ndarray:
+        z, logvar = (part.cpu() for part in self.autoencoder.encode(images, self.batch_size))
+        if self.latent == "sample":
+            noise = normal(self.seed, purpose, torch.from_numpy(numbers), z.shape[1:])
+            z = z + (0.5 * logvar.clamp(-30, 20)).exp() * noise  # LDM's bounds
+        return z.numpy().astype(self.dtype)

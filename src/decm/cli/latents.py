@@ -1,0 +1,157 @@
+"""`decm latents encode|import|check|synth`: make or check a set of latents."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from decm.cli.progress import progress
+from decm.data.image_files import find_images, listing_hash
+from decm.data.index import DTYPES, read_index
+from decm.data.latent_sets import Plan, Source, check_set, describe, finish_set, write_set
+from decm.data.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
+from decm.data.latents import latents_manifest
+from decm.data.manifest import Manifest
+
+WRITING = ("out", "num_classes", "record_size", "shard_records", "seed")
+USES = {
+    "encode": {*WRITING, "source", "weights", "kind", "autoencoder", "image_size", "latent", "dtype", "flip",
+               "batch_size", "workers", "device"},
+    "import": {*WRITING, "source"},
+    "check": {"path"},
+    "synth": {*WRITING, "num", "shape", "dtype", "flip"},
+}  # fmt: skip
+NEEDS = {"encode": ("source", "out", "weights"), "import": ("source", "out"), "check": ("path",), "synth": ("out",)}
+
+
+def task(cfg: DictConfig) -> None:
+    """Do what `action` says. Raises ValueError for settings that the action lacks, or that it would not heed."""
+    action = None if OmegaConf.is_missing(cfg, "action") else cfg.action
+    if action not in USES:
+        raise ValueError(f"action={action!r} is unknown; expected `decm latents {'|'.join(USES)}`.")
+    missing = [key for key in NEEDS[action] if cfg[key] is None]
+    if missing:
+        raise ValueError(f"`decm latents {action}` needs {', '.join(f'{key}=...' for key in missing)}.")
+    _refuse_unheeded(action)
+    if "dtype" in USES[action] and cfg.dtype not in DTYPES:
+        raise ValueError(f"dtype={cfg.dtype!r}: expected one of {', '.join(DTYPES)}.")
+    {"encode": encode, "import": import_, "check": check, "synth": synth}[action](cfg)
+
+
+def _refuse_unheeded(action: str) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        given = {override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
+        unheeded = sorted(given - USES[action] - {"action", "debug"})
+        if unheeded:
+            raise ValueError(
+                f"`decm latents {action}` does not heed {', '.join(unheeded)}. What it heeds: "
+                f"{', '.join(sorted(USES[action]))}."
+            )
+
+
+def encode(cfg: DictConfig) -> None:
+    """Encode a folder or tar shards of images; with torchrun, every rank makes its share of the shards."""
+    from decm.cli.encode import EncodedImages, build_autoencoder, device_of_rank
+
+    images, found = find_images(cfg.source)
+    overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
+    autoencoder, facts = build_autoencoder(cfg.kind, overrides, cfg.weights)  # type: ignore[arg-type]
+    source = EncodedImages(
+        images, autoencoder, cfg.image_size, cfg.latent, cfg.dtype, cfg.flip, cfg.seed, cfg.batch_size, cfg.workers
+    )
+    autoencoder.to(device_of_rank(cfg.device))
+    extra = {
+        "autoencoder": facts, "latent": f"posterior {cfg.latent}", "image_size": cfg.image_size,
+        "crop": "center, as ADM", "source_hash": listing_hash(images, cfg.source),
+    }  # fmt: skip
+    plan = _plan(
+        cfg, len(images), source.shape, cfg.dtype, found, cfg.flip, f"images of {Path(cfg.source).name}, encoded", extra
+    )
+    _write(Path(cfg.out), plan, source)
+
+
+def import_(cfg: DictConfig) -> None:
+    """Import LightningDiT's latents into shards of 64-sample records; or take tar shards as they lie (out=source)."""
+    if any(Path(cfg.source).glob("*.tar")):
+        return _adopt(cfg)
+    source = LightningDiTLatents(cfg.source)
+    extra = {
+        "latent": "as imported", "source_files": {path.name: path.stat().st_size for path in source.paths},
+    }  # fmt: skip
+    plan = _plan(
+        cfg, len(source.labels), source.shape, source.dtype, int(source.labels.max()) + 1, source.flip,
+        f"LightningDiT's latents of {Path(cfg.source).name}, imported", extra,
+    )  # fmt: skip
+    _write(Path(cfg.out), plan, source, source.statistics())
+
+
+def _adopt(cfg: DictConfig) -> None:
+    """Index tar shards of latents where they lie, and write their manifest."""
+    folder = Path(cfg.source)
+    if Path(cfg.out).resolve() != folder.resolve():
+        raise ValueError(f"{folder} holds tar shards, which are taken as they lie: set out={folder}.")
+    names = sorted(path.name for path in folder.glob("*.tar"))
+    classes = max(int(read_index(folder / name).labels.max()) for name in names) + 1
+    manifest = describe(
+        folder, names, folder.name, cfg.num_classes or classes, f"tar shards of {folder.name}, as they lay",
+        {"latent": "as imported", "order": "as found, not permuted over the set"},
+    )  # fmt: skip
+    manifest.write(folder)
+    _say(folder, manifest)
+
+
+def synth(cfg: DictConfig) -> None:
+    """Make a small set out of random numbers."""
+    plan = synthetic_plan(Path(cfg.out).name, cfg.num, cfg.shape, cfg.num_classes or 10, cfg.dtype, cfg.flip, cfg.seed)
+    plan = replace(plan, record_size=cfg.record_size, shard_records=cfg.shard_records)
+    _write(Path(cfg.out), plan, SyntheticLatents(plan.shape, plan.num_classes, plan.dtype, plan.flip, plan.seed))
+
+
+def check(cfg: DictConfig) -> None:
+    """Read a set again and print what it holds."""
+    manifest = latents_manifest(cfg.path)
+    with progress("checking", manifest.split["train"]) as advance:
+        facts = check_set(Path(cfg.path), advance)
+    for name, value in facts.items():
+        print(f"  {name:<18} {value}")
+    print(f"{cfg.path} is in order.")
+
+
+def _plan(
+    cfg: DictConfig, samples: int, shape: tuple[int, int, int], dtype: str, classes: int, flip: bool, origin: str,
+    extra: dict[str, Any],
+) -> Plan:  # fmt: skip
+    return Plan(
+        Path(cfg.out).name, samples, shape, dtype, cfg.num_classes or classes, flip, origin, extra, cfg.record_size,
+        cfg.shard_records, cfg.seed,
+    )  # fmt: skip
+
+
+def _write(
+    folder: Path, plan: Plan, source: Source, statistics: tuple[Sequence[float], Sequence[float]] | None = None
+) -> None:
+    """Write this rank's shards, then the manifest if all are there."""
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    shards = plan.shards()
+    mine = sum(sum(map(len, rows)) for _, rows in shards[rank::world_size])
+    with progress(f"{folder.name}, rank {rank}" if world_size > 1 else folder.name, mine) as advance:
+        kept = write_set(folder, plan, source, rank, world_size, advance)
+    if kept:
+        print(f"{len(kept)} of the {len(shards)} shards were finished before.")
+    manifest = finish_set(folder, plan, statistics)
+    if manifest is None:
+        print(f"Rank {rank} of {world_size} is done; the last one writes the manifest of {folder}.")
+    else:
+        _say(folder, manifest)
+
+
+def _say(folder: Path, manifest: Manifest) -> None:
+    print(
+        f"{folder}: {manifest.split['train']} latents of {tuple(manifest.shape)}, {manifest.num_classes} classes, "
+        f"{len(manifest.extra['shards'])} shards. Train on them with data=latents data.path={folder}"
+    )

@@ -1,0 +1,49 @@
+"""Types of the settings of `decm latents`, and of the data sets that it makes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Latents:
+    action: str = MISSING
+    source: str | None = None
+    out: str | None = None
+    path: str | None = None
+    weights: str | None = None
+    kind: str = MISSING
+    autoencoder: Any = None
+    image_size: int = MISSING
+    latent: str = MISSING
+    flip: bool = MISSING
+    dtype: str = MISSING
+    batch_size: int = MISSING
+    workers: int = MISSING
+    device: str = MISSING
+    num: int = MISSING
+    shape: list[int] = MISSING
+    num_classes: int | None = None
+    record_size: int = MISSING
+    shard_records: int = MISSING
+    seed: int = MISSING
+    debug: bool = MISSING
+
+
+@dataclass
+class LatentSet:
+    _target_: str = MISSING
+    path: str = MISSING
+    flip: bool = MISSING
+    on_corrupt: str = MISSING
+
+
+@dataclass
+class SyntheticSet(LatentSet):
+    num: int = MISSING
+    shape: list[int] = MISSING
+    num_classes: int = MISSING
+
+
+DATA: dict[str, type] = {"latents": LatentSet, "latents_synth": SyntheticSet}

@@ -1,0 +1,221 @@
+"""Making a set of latents: shards permuted over the whole set, shared among ranks, restartable; manifest, check."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from decm.data.index import ShardIndex, read_index, scan
+from decm.data.latents import latents_manifest, shard_paths
+from decm.data.manifest import Manifest
+from decm.data.shards import Record, is_finished, write_shard
+from decm.flow.randomness import permutation
+
+PLAN = "plan.json"
+TOLERANCE = {"whole set": 1e-4, "given": 0.2}  # of mean and log std against the set's own, in units of std
+Progress = Callable[[int], None]  # told how many samples were done
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the bytes of a set depend on, so that a restart and other ranks make the same shards."""
+
+    name: str
+    samples: int
+    shape: tuple[int, int, int]
+    dtype: str
+    num_classes: int
+    flip: bool
+    origin: str
+    extra: dict[str, Any] = field(default_factory=dict)
+    record_size: int = 64
+    shard_records: int = 128
+    seed: int = 0  # of the permutation over the whole set
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.record_size, self.shard_records) < 1:
+            raise ValueError(
+                f"A set of {self.samples} samples, {self.record_size} a record, {self.shard_records} records a shard: "
+                "expected at least one of each."
+            )
+
+    def order(self) -> np.ndarray:
+        """Row of the source [N] that each stored sample is."""
+        return permutation(self.seed, "shards", 0, self.samples).numpy()
+
+    def shards(self) -> list[tuple[str, list[np.ndarray]]]:
+        """(file name, rows of the source of each record) of every shard."""
+        order, step = self.order(), self.record_size * self.shard_records
+        return [
+            (f"shard-{k:06d}.tar", np.split(part, range(self.record_size, len(part), self.record_size)))
+            for k, part in enumerate(np.split(order, range(step, self.samples, step)))
+        ]
+
+
+class Source(Protocol):
+    """Where samples come from."""
+
+    def records(self, rows: Sequence[np.ndarray]) -> Iterator[Record]:
+        """One record for each array of row numbers."""
+        ...
+
+
+def write_set(folder: Path, plan: Plan, source: Source, rank: int, world_size: int, progress: Progress) -> list[str]:
+    """Write this rank's shards that are not finished yet; returns the names of those that were. See `finish_set`.
+
+    Raises ValueError if the folder holds a set of another plan, and for a latent that is not finite.
+    """
+    _claim(folder, plan)
+    kept = []
+    for k, (name, rows) in enumerate(plan.shards()):
+        if k % world_size != rank:
+            continue
+        if is_finished(folder / name):
+            kept.append(name)
+            progress(sum(map(len, rows)))
+        else:
+            write_shard(folder / name, _checked(plan, source.records(rows), progress), k * plan.shard_records)
+    return kept
+
+
+def _claim(folder: Path, plan: Plan) -> None:
+    """Leave the plan in the folder, or raise ValueError if another one is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text, path = json.dumps(asdict(plan), indent=2) + "\n", folder / PLAN
+    begun = any(folder.glob("*.tar"))  # looked at before the plan, which other ranks write before their shards
+    if path.is_file():
+        stored, wanted = json.loads(path.read_text()), json.loads(text)
+        differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
+        if differing:
+            raise ValueError(
+                f"{folder} holds a set that was begun with other settings ({', '.join(differing)} differ; see {PLAN}). "
+                "Choose another `out`, or delete that folder."
+            )
+        return
+    if begun:
+        raise ValueError(f"{folder} holds shards without a {PLAN}. Choose another `out`, or delete them.")
+    part = path.with_name(f"{PLAN}.{os.getpid()}.part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _checked(plan: Plan, records: Iterator[Record], progress: Progress) -> Iterator[Record]:
+    for latents, flipped, labels in records:
+        copies = [latents] if flipped is None else [latents, flipped]
+        wrong = [copy for copy in copies if copy.shape[1:] != plan.shape or str(copy.dtype) != plan.dtype]
+        assert (flipped is not None) == plan.flip
+        if wrong:
+            raise ValueError(f"Found latents {wrong[0].shape, wrong[0].dtype}; expected {plan.shape}, {plan.dtype}.")
+        if not all(np.isfinite(copy).all() for copy in copies):
+            raise ValueError(f"A latent is not finite in {plan.dtype}. Choose dtype=float32, or mend the source.")
+        if labels.min() < 0 or labels.max() >= max(1, plan.num_classes):
+            raise ValueError(
+                f"Found the label {labels.max()}; expected 0 to {max(1, plan.num_classes) - 1} (num_classes)."
+            )
+        yield latents, flipped, labels.astype(np.int64)
+        progress(len(labels))
+
+
+def finish_set(
+    folder: Path, plan: Plan, statistics: tuple[Sequence[float], Sequence[float]] | None = None
+) -> Manifest | None:
+    """Write the manifest once every shard is there (any rank may: all write the same); None until then.
+
+    `statistics` are mean and std per channel that came with the source; without them they are the set's own.
+    """
+    names = [name for name, _ in plan.shards()]
+    if not all((folder / name).is_file() for name in names):
+        return None
+    extra = {"order_seed": plan.seed, "record_size": plan.record_size, **plan.extra}
+    manifest = describe(folder, names, plan.name, plan.num_classes, plan.origin, extra, statistics)
+    manifest.write(folder)
+    return manifest
+
+
+def describe(
+    folder: Path, names: Sequence[str], name: str, num_classes: int, origin: str, extra: dict[str, Any],
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Manifest:  # fmt: skip
+    """The manifest of the shards `names`, from their indices."""
+    indices = [read_index(folder / shard) for shard in names]
+    kinds = {(index.shape, index.dtype, index.flip) for index in indices}
+    if len(kinds) != 1:
+        raise ValueError(f"The shards of {folder} are of {len(kinds)} kinds (shape, dtype, flipped copy): {kinds}.")
+    shape, dtype, flip = kinds.pop()
+    mean, std = statistics or own_statistics(indices)
+    if len(mean) != shape[0] or len(std) != shape[0] or not all(s > 0 for s in std):
+        raise ValueError(
+            f"Found statistics of {len(mean)} channels, std {min(std):.3g} or more; expected {shape[0]}, > 0."
+        )
+    shards = [
+        {"name": shard, "samples": len(index.labels), "records": len(index.records), "bytes": index.size,
+         "sha256": index.sha256}
+        for shard, index in zip(names, indices, strict=True)
+    ]  # fmt: skip
+    facts = {"kind": "latents", "dtype": dtype, "flip": flip, "statistics": "given" if statistics else "whole set"}
+    return Manifest(
+        name, shape, num_classes, tuple(map(float, mean)), tuple(map(float, std)),
+        {"train": sum(len(index.labels) for index in indices)},
+        hashlib.sha256("".join(index.sha256 for index in indices).encode()).hexdigest(), origin,
+        {**facts, **extra, "shards": shards},
+    )  # fmt: skip
+
+
+def own_statistics(indices: Sequence[ShardIndex]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel over all latents (not their flipped copies), by sums in float64."""
+    _, H, W = indices[0].shape
+    count = sum(len(index.labels) for index in indices) * H * W
+    mean = np.sum([index.total for index in indices], axis=0) / count
+    square = np.sum([index.squares for index in indices], axis=0) / count
+    return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 1e-12)).tolist()
+
+
+def check_set(folder: Path, progress: Progress) -> dict[str, Any]:
+    """Read a whole set again; returns facts about it. Raises ValueError that lists everything found wrong."""
+    manifest = latents_manifest(folder)
+    wrong, indices = [], []
+    for path, facts in zip(shard_paths(folder, manifest), manifest.extra["shards"], strict=True):
+        try:
+            index = scan(path)
+        except ValueError as error:
+            wrong.append(str(error))
+        else:
+            if index.sha256 != facts["sha256"]:
+                wrong.append(f"{path.name} is not what was written (SHA-256 differs){_where(path, index)}")
+            if not index.finite:
+                wrong.append(f"{path.name} has latents that are not finite")
+            indices.append(index)
+        progress(facts["samples"])
+    labels = np.concatenate([index.labels for index in indices]) if indices else np.zeros(0, np.int64)
+    if len(labels) != manifest.split["train"]:
+        wrong.append(f"{len(labels)} intact samples, the manifest says {manifest.split['train']}")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < max(1, manifest.num_classes):
+        wrong.append(f"labels {labels.min()} to {labels.max()}, the manifest says {manifest.num_classes} classes")
+    if indices:
+        mean, std = (np.array(values) for values in own_statistics(indices))
+        off = max(np.abs(mean - manifest.mean).max() / std.min(), np.abs(np.log(std / manifest.std)).max())
+        if not off < TOLERANCE[manifest.extra["statistics"]]:
+            wrong.append(f"mean and std of the latents are {off:.3g} (in std) from the manifest's")
+    if wrong:
+        raise ValueError(f"{folder} is not in order:\n  " + "\n  ".join(wrong))
+    per_class = np.bincount(labels, minlength=max(1, manifest.num_classes))
+    return {
+        "samples": len(labels), "shape": tuple(manifest.shape), "dtype": manifest.extra["dtype"],
+        "flipped copies": manifest.extra["flip"], "shards": len(indices), "classes": manifest.num_classes,
+        "samples a class": f"{per_class.min()} to {per_class.max()}", "statistics off by": f"{off:.1e} std",
+        "content hash": manifest.content_hash, "origin": manifest.origin,
+    }  # fmt: skip
+
+
+def _where(path: Path, index: ShardIndex) -> str:
+    """Which record differs from the stored index, in words."""
+    stored = read_index(path).records
+    if len(stored) != len(index.records):
+        return f": {len(index.records)} records, written were {len(stored)}"
+    bad = np.flatnonzero(stored != index.records)
+    return f": record {bad[0]} at byte {index.records['latents'][bad[0]]}" if len(bad) else ": outside of its latents"

@@ -1,0 +1,106 @@
+"""Scores beside the Frechet distance: KID, the Inception Score, and the features that are kept for them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from decm.flow.randomness import generator
+
+SEED = 2020  # torch-fidelity's, so that the same features give its very numbers
+
+
+def kernel_distance(
+    samples: Tensor, reference: Tensor, subsets: int = 100, size: int = 1000, seed: int = SEED
+) -> tuple[float, float]:
+    """KID (arXiv:1801.01401): mean and deviation over random subsets of the unbiased squared MMD of features [N, D].
+
+    The kernel is (a . b / D + 1)^3. Where a set has fewer than `size` rows the subsets are the smaller set's size.
+    """
+    size = min(size, len(samples), len(reference))
+    if size < 2:
+        raise ValueError(f"KID needs two samples or more; found {len(samples)} and {len(reference)}.")
+    draw = np.random.RandomState(seed)
+    values = []
+    for _ in range(subsets):
+        a = samples[torch.from_numpy(draw.choice(len(samples), size, replace=False))].double()
+        b = reference[torch.from_numpy(draw.choice(len(reference), size, replace=False))].double()
+        within = sum((_kernel(x, x).sum() - (x.square().sum(1) / x.shape[1] + 1).pow(3).sum()) for x in (a, b))
+        values.append(float(within / (size * (size - 1)) - 2 * _kernel(a, b).mean()))
+    return float(np.mean(values)), float(np.std(values))
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    return (a @ b.T / a.shape[1] + 1).pow(3)
+
+
+class InceptionScore(Metric):
+    """exp(mean KL(p(y|x) || p(y))) over `splits` consecutive parts of `num` samples (arXiv:1606.03498): sums alone.
+
+    `update(logits [N, C], index [N])`: sample i belongs to the part that i is in, whatever rank it comes from.
+    """
+
+    full_state_update = False
+    count: Tensor
+    probability: Tensor
+    information: Tensor
+    ends: Tensor
+
+    def __init__(self, classes: int, num: int, splits: int = 10, distributed: bool = True) -> None:
+        super().__init__(sync_on_compute=distributed)
+        self.set_dtype(torch.float64)
+        splits = min(splits, num)
+        self.num = num
+        self.register_buffer("ends", torch.tensor([k * num // splits for k in range(1, splits)], dtype=torch.int64))
+        self.add_state("count", torch.zeros(splits, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("probability", torch.zeros(splits, classes, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("information", torch.zeros(splits, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, index: Tensor) -> None:
+        log_p = logits.to(self.count).log_softmax(1)
+        part = torch.bucketize(index.to(self.count.device), self.ends, right=True)
+        self.count.index_add_(0, part, torch.ones_like(part, dtype=torch.float64))
+        self.probability.index_add_(0, part, log_p.exp())
+        self.information.index_add_(0, part, (log_p.exp() * log_p).sum(1))
+
+    def compute(self) -> Tensor:
+        """The score of each part, [splits]; NaN for a part without samples."""
+        mean = self.probability / self.count[:, None]
+        return (self.information / self.count - torch.special.xlogy(mean, mean).sum(1)).exp()
+
+
+class Kept(Metric):
+    """At most `limit` rows [N, D] of those seen: a random part, the same for any order, batches or number of ranks.
+
+    Sample i has a random key of its own; the rows with the smallest keys stay, in the order of i.
+    """
+
+    full_state_update = False
+    rows: list[Tensor]
+    index: list[Tensor]
+
+    def __init__(self, dim: int, limit: int, distributed: bool = True) -> None:
+        super().__init__(sync_on_compute=distributed)
+        self.dim, self.limit = dim, limit
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_state("index", [], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor, index: Tensor) -> None:
+        self.rows.append(rows.to(self.device))
+        self.index.append(index.to(self.device))
+        if sum(map(len, self.index)) > 2 * self.limit:  # so that memory stays bounded
+            self.rows, self.index = ([part] for part in self._smallest())
+
+    def _smallest(self) -> tuple[Tensor, Tensor]:
+        rows = torch.cat(self.rows) if isinstance(self.rows, list) else self.rows  # a tensor after a reduction
+        index = torch.cat(self.index) if isinstance(self.index, list) else self.index
+        order = index.argsort()
+        if len(order) > self.limit:
+            keys = torch.tensor([generator(SEED, "kept", int(i)).random() for i in index], dtype=torch.float64)
+            order = keys.argsort()[: self.limit]
+            order = order[index.cpu()[order].argsort()].to(index.device)
+        return rows[order], index[order]
+
+    def compute(self) -> Tensor:
+        """[N, D], N <= limit."""
+        return self._smallest()[0] if len(self.rows) else torch.zeros(0, self.dim)

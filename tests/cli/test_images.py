@@ -1,0 +1,67 @@
+"""The crop is ADM's: the middle square, halved by boxes before the bicubic step."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from decm.cli.images import center_crop
+
+SIZES = st.integers(1, 90)
+
+
+def picture(width, height, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, SIZES, st.integers(1, 24))
+def test_the_result_is_a_square_of_the_side_asked_for(width, height, side):
+    assert center_crop(picture(width, height), side).size == (side, side)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 5), st.integers(0, 5), st.integers(0, 255))
+def test_a_constant_picture_stays_constant(wider, taller, value):
+    image = Image.new("RGB", (17 + 9 * wider, 17 + 9 * taller), (value, value, value))
+    assert set(np.array(center_crop(image, 16)).ravel().tolist()) == {value}
+
+
+def test_a_picture_of_the_right_height_is_only_cut_in_the_middle():
+    image = picture(30, 16)
+    assert np.array_equal(np.array(center_crop(image, 16)), np.array(image)[:, 7:23])
+
+
+def test_an_odd_rest_is_cut_more_on_the_right_and_below():
+    wide, tall = picture(19, 16), picture(16, 19)
+    assert np.array_equal(np.array(center_crop(wide, 16)), np.array(wide)[:, 1:17])
+    assert np.array_equal(np.array(center_crop(tall, 16)), np.array(tall)[1:17])
+
+
+@pytest.mark.parametrize("halvings", [1, 2, 3])
+def test_a_picture_of_a_power_of_two_times_the_side_is_averaged_over_boxes(halvings):
+    image, step = picture(16 << halvings, 16 << halvings), 1 << halvings
+    means = np.array(image).astype(float).reshape(16, step, 16, step, 3).mean((1, 3))
+    assert np.abs(np.array(center_crop(image, 16)) - means).max() <= halvings  # each rounds twice, by rows and columns
+
+
+def test_below_twice_the_side_no_box_average_comes_before_the_bicubic_step():
+    image = picture(31, 31)
+    assert np.array_equal(np.array(center_crop(image, 16)), np.array(image.resize((16, 16), Image.Resampling.BICUBIC)))
+    double = picture(32, 32)
+    bicubic = np.array(double.resize((16, 16), Image.Resampling.BICUBIC))
+    assert not np.array_equal(np.array(center_crop(double, 16)), bicubic)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(16, 80), st.integers(16, 80))
+def test_it_equals_the_published_algorithm_written_over_arrays(width, height):
+    image = picture(width, height)
+    small = image
+    while min(small.size) >= 32:
+        small = small.resize(tuple(x // 2 for x in small.size), resample=Image.Resampling.BOX)
+    scale = 16 / min(small.size)
+    pixels = np.array(small.resize(tuple(round(x * scale) for x in small.size), resample=Image.Resampling.BICUBIC))
+    y, x = (pixels.shape[0] - 16) // 2, (pixels.shape[1] - 16) // 2
+    assert np.array_equal(np.array(center_crop(image, 16)), pixels[y : y + 16, x : x + 16])

@@ -1,0 +1,148 @@
+"""`decm reference` builds statistics from folders and data sets, and every mistake is a sentence of its own."""
+
+import numpy as np
+import pytest
+import torch
+from hydra.errors import HydraException
+from PIL import Image
+
+import commands
+from decm.cli.bench import image_statistics
+from decm.cli.config import compose
+from decm.cli.reference import task
+from decm.data.arrays import digits
+from decm.data.manifest import to_pixels
+from decm.evaluation.classifier import DigitClassifier
+from decm.evaluation.features import DigitFeatures
+from decm.evaluation.frechet import fit
+from decm.evaluation.statistics import read_reference
+from decm.report.table import notes
+
+
+@pytest.fixture
+def weights(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(DigitClassifier().state_dict(), tmp_path / "digits.safetensors")
+    return tmp_path / "digits.safetensors"
+
+
+def build(out, *overrides: str) -> None:
+    task(compose("reference", [f"out={out}", *overrides]))
+
+
+def of_digits(out, weights, *overrides: str) -> None:
+    build(out, "data=digits", "features=digit_classifier", f"weights={weights}", *overrides)
+
+
+def test_the_statistics_of_digits_are_those_of_their_features(tmp_path, weights):
+    of_digits(tmp_path / "a.npz", weights, "keep=100")
+    found, data = read_reference(tmp_path / "a.npz"), digits()
+    pool = DigitFeatures.read(weights)(to_pixels(data.train_x, data.manifest))["pool"]
+    for ours, truth in zip(found.moments["pool"], fit(pool), strict=True):
+        assert torch.allclose(ours, truth, atol=1e-10)
+    assert found.provenance["count"] == 1497
+    assert found.provenance["features"] == "digit_classifier"
+    assert data.manifest.content_hash[:16] in found.provenance["what"]
+    assert found.features.shape == (100, 64)
+
+
+def test_the_same_command_writes_the_same_file(tmp_path, weights):
+    for name in ("a.npz", "b.npz"):
+        of_digits(tmp_path / name, weights, "split=heldout")
+    of_digits(tmp_path / "c.npz", weights, "split=train")
+    first, second, other = ((tmp_path / name).read_bytes() for name in ("a.npz", "b.npz", "c.npz"))
+    assert first == second != other
+
+
+@pytest.mark.slow
+def test_a_folder_of_images_is_cropped_and_scored_by_random_inception(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    for k in range(3):
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (20, 30, 3), np.uint8)).save(
+            tmp_path / "pictures" / f"{k}.png"
+        )
+    build(tmp_path / "a.npz", f"images={tmp_path / 'pictures'}", "features=random_inception", "size=16")
+    found = read_reference(tmp_path / "a.npz")
+    assert found.moments["pool"][0].shape == (2048,)
+    assert found.moments["spatial"][1].shape == (2023, 2023)
+    assert found.provenance["meaningless"]
+    assert "center crop to 16" in found.provenance["resize"]
+    assert "mean nothing" in capsys.readouterr().out
+
+
+def test_mistakes_are_sentences(tmp_path, weights):
+    out = tmp_path / "a.npz"
+    for overrides, message in (
+        ([], "Name one source"),
+        (["data=digits", f"images={tmp_path}"], "Name one source"),
+        (["images=absent"], "does not exist"),
+        (["data=digits", "size=8"], "size="),
+        (["data=digits", "split=test"], "expected train or heldout"),
+        (["data=ring8"], "no images"),
+        (["data=digits"], "set weights to the file"),
+        (["data=digits", "features=resnet"], "Choose one of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(out, *overrides)
+    assert not out.exists()
+    with pytest.raises(ValueError, match=r"ends in \.npz"):
+        build(tmp_path / "a.txt", "data=digits")
+    with pytest.raises(HydraException):
+        build(out, "feature=inception")
+
+
+def test_a_file_is_overwritten_only_when_asked(tmp_path, weights):
+    out = tmp_path / "a.npz"
+    of_digits(out, weights)
+    with pytest.raises(ValueError, match="overwrite=true"):
+        of_digits(out, weights)
+    of_digits(out, weights, "overwrite=true", "split=heldout")
+    assert read_reference(out).provenance["count"] == 300
+
+
+def test_a_bench_against_the_file_judges_states(tmp_path, weights):
+    of_digits(tmp_path / "a.npz", weights)
+    data = digits()
+    bench = image_statistics(data, tmp_path, str(tmp_path / "a.npz"), "digit_classifier", str(weights))
+    same = bench.judge.score(data.train_x, data.train_y)
+    assert abs(same["value"]) < 1e-6
+    assert same["value"] < bench.judge.floor(500)["value"]
+    assert "digits, train" in bench.judge.reference
+    with pytest.raises(ValueError, match="the samples' are random_inception"):
+        image_statistics(data, tmp_path, str(tmp_path / "a.npz"), "random_inception")
+
+
+def test_a_table_without_a_floor_says_so():
+    results = {
+        "metric": "frechet_distance", "num_samples": 10, "reference": "a set", "seed": 0, "seconds": {},
+        "forward_equivalents": 1.0,
+    }  # fmt: skip
+    assert "floor not computed" in notes({**results, "floor": {}})[0]
+    assert "floor 0.500" in notes({**results, "floor": {"value": 0.5}})[0]
+
+
+def test_a_run_is_judged_against_a_reference_built_on_the_command_line(runs):
+    weights = commands.only(runs / "cache")
+    answer = commands.decm(
+        "reference",
+        "data=digits",
+        f"out={runs}/digits.npz",
+        "features=digit_classifier",
+        f"weights={weights}",
+        "keep=500",
+    )
+    assert answer.code == 0, answer.said
+    bench = {"reference": f"{runs}/digits.npz", "features": "digit_classifier", "weights": weights}
+    settings = [f"evaluation.bench.{key}={value}" for key, value in bench.items()]
+    answer = commands.train(runs, "evaluation=images", *settings)
+    assert answer.code == 0, answer.said
+    table = (commands.only(runs / "smoke") / "table.md").read_text()
+    for row in ("| student |", "| is |", "| kid |", "| precision |", "| accuracy |"):
+        assert row in table
+    assert "digits, train" in table
+    assert "floor not computed" in table  # the features of 500 of 1,497 images
+    answer = commands.train(runs, "evaluation=images", f"evaluation.bench.reference={runs}/digits.npz")
+    assert answer.code == 2
+    assert "evaluation.bench.weights" in answer.err

@@ -1,0 +1,68 @@
+"""The digit classifier: good enough to judge, trained once, and the same from its file; and its judge."""
+
+import pytest
+import torch
+
+from decm.data.arrays import digits
+from decm.data.manifest import to_pixels
+from decm.evaluation import classifier
+from decm.evaluation.classifier import accuracy, cached_classifier
+from decm.evaluation.judge import ImageJudge
+
+DATA = digits()
+
+
+def pixels(x: torch.Tensor) -> torch.Tensor:
+    return to_pixels(x, DATA.manifest)
+
+
+TRAIN, HELDOUT = (pixels(DATA.train_x), DATA.train_y), (pixels(DATA.heldout_x), DATA.heldout_y)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    return folder, *cached_classifier(folder, "abc", TRAIN, HELDOUT)
+
+
+def test_it_knows_the_digits_it_has_never_seen(trained):
+    _, net, score = trained
+    assert score == accuracy(net, *HELDOUT) > 0.95
+    assert accuracy(net, HELDOUT[0], (HELDOUT[1] + 1) % 10) < 0.05
+
+
+def test_the_cached_network_is_bitwise_the_trained_one_and_is_not_trained_again(trained, monkeypatch):
+    folder, net, score = trained
+    monkeypatch.setattr(classifier, "train_classifier", None)  # to call it would fail
+    again, same = cached_classifier(folder, "abc", TRAIN, HELDOUT)
+    assert same == score
+    for ours, theirs in zip(net(HELDOUT[0]), again(HELDOUT[0]), strict=True):
+        assert torch.equal(ours, theirs)
+    assert len(list(folder.iterdir())) == 1
+    with pytest.raises(TypeError):  # other data, another network
+        cached_classifier(folder, "other", TRAIN, HELDOUT)
+
+
+def test_training_is_reproducible_and_leaves_torchs_generator_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    nets = [classifier.train_classifier(TRAIN[0][:200], TRAIN[1][:200], seed, epochs=1) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    features = [net(HELDOUT[0])[0] for net in nets]
+    assert torch.equal(features[0], features[1])
+    assert not torch.allclose(features[0], features[2])
+
+
+def test_the_judge_of_digits_prefers_real_ones_and_sees_repeated_ones(trained):
+    judge = ImageJudge(trained[1], pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
+    real = judge.score(DATA.heldout_x, DATA.heldout_y)
+    noisy = judge.score(DATA.heldout_x + 0.5 * torch.randn_like(DATA.heldout_x), DATA.heldout_y)
+    repeated = judge.score(DATA.train_x[:300], DATA.train_y[:300])
+    floor = judge.floor(300)
+    assert repeated["value"] < noisy["value"]
+    assert floor["value"] < noisy["value"]
+    assert real["value"] == pytest.approx(floor["heldout"])
+    assert real["accuracy"] == floor["heldout_accuracy"] > 0.95
+    assert real["precision"] > noisy["precision"]
+    assert real["memorized"] < 0.1
+    assert repeated["memorized"] == 1
