@@ -144,6 +144,7 @@ def test_the_newest_unfinished_run_of_the_same_settings_is_continued(finished, r
 
 def test_settings_are_the_same_up_to_how_a_run_is_started():
     assert same_settings({"a": 1, "resume": None}, {"a": 1, "resume": "auto", "debug": True})
+    assert same_settings({"a": 1, "runs": "here"}, {"a": 1, "runs": "moved"})
     assert not same_settings({"a": 1}, {"a": 1, "b": 2})
     assert not same_settings({"a": 1}, {"a": 2})
 

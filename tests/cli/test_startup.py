@@ -39,6 +39,7 @@ def test_help_and_config_errors_import_nothing_heavy(arguments, code, said):
     assert heavy == []
 
 
+@pytest.mark.slow
 def test_a_mistake_that_only_a_run_can_find_does_import_it():
     """The negative control: the report does see what is imported."""
     code, heavy, text = loaded("train", "max_steps=0")
