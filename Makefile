@@ -23,10 +23,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "decm needs Python 3.11, 3.12 or 3.13 on the PATH"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "decm needs Python 3.11, 3.12 or 3.13; found $$($(PYTHON) --version). Choose with PYTHON=..."; exit 2; }
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install -q --disable-pip-version-check uv
-	.venv/bin/uv pip sync -q -p .venv/bin/python requirements.lock
-	.venv/bin/uv pip install -q -p .venv/bin/python --no-deps -e .
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "setting up .venv from requirements.lock"
+	@.venv/bin/python -m pip install -q --disable-pip-version-check uv
+	@.venv/bin/uv pip sync -q -p .venv/bin/python requirements.lock
+	@.venv/bin/uv pip install -q -p .venv/bin/python --no-deps -e .
 	@touch $(STAMP)
 
 train: $(STAMP)  ## train an experiment: EXP=decm_digits | decm_2d | teacher_digits | smoke

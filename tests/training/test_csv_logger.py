@@ -1,9 +1,11 @@
 """metrics.csv: one line a step, columns that grow, and a resumed run in the same file."""
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 
+from decm.cli.fit import ConfigInCheckpoint
 from decm.training.csv_logger import MetricsCSV
 
 
@@ -61,6 +63,16 @@ def test_the_file_is_there_without_a_metric_and_no_part_is_left(tmp_path):
     logged(tmp_path).finalize("success")
     assert (tmp_path / "metrics.csv").read_text().strip() == "step"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_the_file_is_no_older_than_a_checkpoint(tmp_path):
+    """What a callback logged just before a checkpoint is not lost if the process is killed just after it."""
+    logger, checkpoint = MetricsCSV(tmp_path), {}
+    logger.log_metrics({"fd/1": 7.0}, 2)
+    assert not (tmp_path / "metrics.csv").exists()
+    ConfigInCheckpoint({"seed": 0}).on_save_checkpoint(SimpleNamespace(loggers=[logger]), None, checkpoint)
+    assert lines(tmp_path) == [{"step": "2", "fd/1": "7.0"}]
+    assert checkpoint == {"decm_config": {"seed": 0}}
 
 
 @pytest.mark.parametrize("step", [0, None])

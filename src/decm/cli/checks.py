@@ -9,7 +9,7 @@ from decm.flow.solvers import check_steps, choose_sampler
 
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that would otherwise be found wrong after the training, or never."""
-    e, samplers = cfg.evaluation, cfg.evaluation.samplers or {}
+    e, samplers = cfg.evaluation, {int(nfe): name for nfe, name in (cfg.evaluation.samplers or {}).items()}
     at_least = {
         "max_steps": (cfg.max_steps, 1),
         "accumulate": (cfg.accumulate, 1),

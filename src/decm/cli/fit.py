@@ -28,13 +28,15 @@ from decm.training.module import DistillationModule, Recipe
 
 
 class ConfigInCheckpoint(Callback):
-    """A checkpoint carries the plain configuration that explains it."""
+    """A checkpoint carries the plain configuration that explains it, and the loggers' files are no older than it."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["decm_config"] = self.settings
+        for logger in trainer.loggers:
+            logger.save()
 
 
 @dataclass(frozen=True)

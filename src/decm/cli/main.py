@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 import warnings
 from importlib import import_module
 from typing import Any
@@ -10,8 +11,8 @@ VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
-    "reference": "build the statistics that samples are compared with",
     "latents": "encode, import, check or make up a set of latents",
+    "reference": "build the statistics that samples are compared with",
 }
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
@@ -35,8 +36,8 @@ def usage() -> str:
         "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
         "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
-        "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n"
-        "  decm latents check path=data/imagenet256\n\n"
+        "  decm latents check path=data/imagenet256\n"
+        "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
         "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration."
     )
 
@@ -72,6 +73,12 @@ def find_action(verb: str, argv: list[str]) -> None:
         argv[1] = f"action={argv[1]}"
 
 
+def overrides_first(argv: list[str]) -> list[str]:
+    """The command line with its flags last: argparse takes overrides in one piece only, but `-m` may stand anywhere."""
+    overrides = [word for word in argv[1:] if word[0] in "~+" or ("=" in word and not word.startswith("-"))]
+    return [argv[0], *overrides, *(word for word in argv[1:] if word not in overrides)]
+
+
 def run_task(task: Any, cfg: Any) -> Any:
     """task(cfg), where a user's mistake becomes one sentence and exit code 2; with debug=true the trace is shown."""
     try:
@@ -82,16 +89,16 @@ def run_task(task: Any, cfg: Any) -> Any:
         cause = error
         while type(cause).__name__ == "InstantiationException" and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
-        if cfg.get("debug"):
-            raise
-        if isinstance(cause, FloatingPointError):
-            fail(str(cause), FAILED)
         from omegaconf.errors import OmegaConfBaseException
 
         from_trainer = type(cause).__name__ == "MisconfigurationException"  # Lightning's, not imported for its name
-        if from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException)):
-            fail(f"{cause} (debug=true shows the trace)", CONFIG_ERROR)
-        raise
+        not_finite = isinstance(cause, FloatingPointError)
+        if not (not_finite or from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException))):
+            raise
+        if cfg.get("debug"):
+            traceback.print_exc()
+        hint = "" if cfg.get("debug") or not_finite else " (debug=true shows the trace)"
+        fail(f"{cause}{hint}", FAILED if not_finite else CONFIG_ERROR)
 
 
 def main() -> None:
@@ -103,6 +110,7 @@ def main() -> None:
         print(verb_help(verb, VERBS[verb]))
         return
     find_action(verb, sys.argv)
+    sys.argv[:] = overrides_first(sys.argv)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     import hydra

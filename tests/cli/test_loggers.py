@@ -1,0 +1,106 @@
+"""W&B offline where nobody is logged in, one W&B run a run, and metrics.csv without W&B."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from commands import RING, TINY, decm, in_a_process, metrics, results
+from decm.training.callbacks.tracking import wandb_mode
+
+TRACKED = [*TINY, *RING, "logger=wandb", "max_steps=4", "evaluation.every=2", "evaluation.every_num_samples=50"]
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "wandb":
+            raise ModuleNotFoundError("wandb is blocked")
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """The folders of two runs that one process made, one after the other, with W&B offline."""
+    runs = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_DIR", str(runs))
+        patch.setenv("WANDB_SILENT", "true")
+        answer = decm("train", "-m", "seed=0,1", *TRACKED, f"runs={runs}")
+    assert answer.code == 0, answer.said
+    (sweep,) = (runs / "decm_2d" / "multirun").iterdir()
+    return [sweep / "0", sweep / "1"]
+
+
+def offline_run(folder):
+    (found,) = (folder / "wandb").glob("offline-run-*")
+    return found
+
+
+def summary_of(run):
+    """{name: value}, read with W&B's own tool."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)["summary"]
+
+
+def test_an_offline_run_lies_in_the_run_folder(tracked):
+    for folder in tracked:
+        assert list(offline_run(folder).glob("run-*.wandb"))
+
+
+def test_two_runs_of_one_process_are_two_wandb_runs(tracked):
+    names = [offline_run(folder).name for folder in tracked]
+    ids = [(folder / "wandb_id").read_text() for folder in tracked]
+    assert len(set(ids)) == 2
+    assert all(name.endswith(own) for name, own in zip(names, ids, strict=True))
+
+
+def test_the_summary_holds_the_final_figures(tracked):
+    for folder in tracked:
+        summary = summary_of(offline_run(folder))
+        r = results(folder)
+        for nfe, value in r["student"].items():
+            assert float(summary[f"fd/{nfe}"]) == pytest.approx(value, rel=1e-6)
+        for name, value in r["map_error"].items():
+            assert float(summary[f"map_error/{name}"]) == pytest.approx(value, rel=1e-6)
+
+
+def test_metrics_csv_is_there_with_wandb_too(tracked):
+    for folder in tracked:
+        assert {f"loss/{name}" for name in ("consistency", "instantaneous", "noise_to_noisy")} <= set(
+            metrics(folder)[3]
+        )
+
+
+@pytest.mark.slow
+def test_without_wandb_installed_csv_runs_and_wandb_is_an_error(tmp_path):
+    """Importing wandb is made impossible; the negative control is that logger=wandb then fails."""
+    settings = [*TINY, *RING, "max_steps=2", f"runs={tmp_path}"]
+    answer = in_a_process("train", *settings, "logger=csv", before=BLOCKED)
+    assert answer.code == 0, answer.said
+    (folder,) = (tmp_path / "decm_2d").iterdir()
+    assert "loss/consistency" in metrics(folder)[1]
+    assert in_a_process("train", *settings, "logger=wandb", "logger.mode=offline", before=BLOCKED).code != 0
+
+
+def test_the_mode_is_what_the_user_set(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert wandb_mode("offline") == "offline"
+    assert wandb_mode(None) == "online"
+    with pytest.raises(ValueError, match=r"logger\.mode='sometimes' is unknown"):
+        wandb_mode("sometimes")
+
+
+def test_nobody_logged_in_is_offline_without_a_prompt(monkeypatch, capsys, tmp_path):
+    """A home without a login, and a terminal that would have to answer."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a prompt"))
+    assert wandb_mode(None) == "offline"
+    said = capsys.readouterr().out
+    assert "kept offline" in said
+    assert "wandb sync" in said
