@@ -13,10 +13,15 @@ from decm.cli.reference import task
 from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
 from decm.evaluation.classifier import DigitClassifier
-from decm.evaluation.features import DigitFeatures
+from decm.evaluation.features import EXTRACTORS, DigitFeatures
 from decm.evaluation.frechet import fit
 from decm.evaluation.statistics import read_reference
+from decm.networks.autoencoder import Autoencoder
 from decm.report.table import notes
+from latent_sets import Numbered, numbered_set
+from ranks import PixelFeatures
+
+SMALL = {"channels": 32, "multipliers": [1, 2], "latent_channels": 2, "attention": True}
 
 
 @pytest.fixture
@@ -70,6 +75,52 @@ def test_a_folder_of_images_is_cropped_and_scored_by_random_inception(tmp_path, 
     assert found.provenance["meaningless"]
     assert "center crop to 16" in found.provenance["resize"]
     assert "mean nothing" in capsys.readouterr().out
+
+
+@pytest.fixture
+def latents(tmp_path, monkeypatch):
+    """The overrides of a small set of latents with a small autoencoder, judged by an extractor without a network."""
+    from safetensors.torch import save_file
+
+    monkeypatch.setitem(EXTRACTORS, "pixels", lambda weights, key: PixelFeatures())
+    torch.manual_seed(0)
+    network = Autoencoder(**SMALL)
+    state = {name: value.contiguous() for name, value in network.vae.state_dict().items()}
+    save_file(state, tmp_path / "vae.safetensors")
+    numbered_set(tmp_path / "set", num=50)
+    settings = "{channels: 32, multipliers: [1, 2], latent_channels: 2, attention: true}"
+    return network, [
+        "data=latents", f"data.path={tmp_path / 'set'}", "data.flip=false", "features=pixels",
+        f"autoencoder.settings={settings}", f"autoencoder.weights={tmp_path / 'vae.safetensors'}",
+    ]  # fmt: skip
+
+
+def test_latents_are_decoded_before_they_are_measured(tmp_path, latents):
+    network, overrides = latents
+    build(tmp_path / "a.npz", *overrides, "batch_size=16")
+    raw = torch.from_numpy(Numbered().latents(np.arange(50)))
+
+    def pool(x):
+        return PixelFeatures()(((network.decode(x) + 1) * 127.5).round().to(torch.uint8))["pool"]
+
+    found = read_reference(tmp_path / "a.npz")
+    assert found.provenance["count"] == 50
+    for ours, truth in zip(found.moments["pool"], fit(pool(raw)), strict=True):
+        assert torch.allclose(ours, truth, atol=2e-3)  # normalized and back: a pixel may round the other way
+    normalized = (raw - raw.mean((0, 2, 3), keepdim=True)) / raw.std((0, 2, 3), keepdim=True)
+    assert not torch.allclose(found.moments["pool"][0], fit(pool(normalized))[0], atol=2e-2)
+
+
+def test_latents_need_an_autoencoder_and_stored_images_none(tmp_path, latents):
+    _, overrides = latents
+    for changed, message in (
+        (overrides[:-1], "set autoencoder.weights"),
+        ([*overrides, "data.flip=true"], "data.flip=false"),
+        ([*overrides, "split=heldout"], "split=train"),
+        (["data=digits", "features=pixels", overrides[-1]], "are no latents"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(tmp_path / "a.npz", *changed)
 
 
 def test_mistakes_are_sentences(tmp_path, weights):

@@ -184,9 +184,7 @@ def test_a_flag_may_stand_anywhere_among_the_overrides(place, flag):
 
 def test_a_warning_of_ours_reaches_the_user():
     """A damaged record that is skipped, say: also in the second job of a sweep."""
-    say = (
-        "import atexit, logging; log = logging.getLogger('decm.data.latents'); atexit.register(log.warning, 'damaged')"
-    )
+    say = "import atexit, logging; atexit.register(logging.getLogger('decm.data.latents').warning, 'damaged')"
     answer = in_a_process("train", "-m", "max_steps=0,-1", before=say)
     assert answer.code == 2
     assert "damaged" in answer.err.splitlines()

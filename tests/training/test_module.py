@@ -11,7 +11,7 @@ from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.noise_to_noisy import NoiseToNoisy
 from decm.training.callbacks.trajectories import FromNoise, Instantaneous
 from decm.training.module import DistillationModule
-from helpers import CLASSES, random_labels, random_states, randomize_parameters, small_dit, small_mlp
+from helpers import random_labels, random_states, randomize_parameters, small_dit, small_mlp
 from tiny import (
     GLOBAL_BATCH,
     all_segments,
@@ -133,33 +133,6 @@ def test_without_a_teacher_n2n_of_its_start_alone_takes_the_conditional_velocity
     """The start lies on the anchor's path, at a time other than the anchor's."""
     _, logged = loss_of(tiny_module(teacher=False), [n2n(0.0, 1.0)])
     assert 0 < logged["loss/noise_to_noisy"] < torch.inf
-
-
-def test_labels_are_dropped_at_the_rate_asked_for_and_by_sample_alone():
-    dataset, index = tiny_set(num=4000), range(4000)
-    module = tiny_module(label_drop=0.1, batch_size=4000)
-    dropped = anchor(module, dataset, index).y == CLASSES
-    kept = anchor(tiny_module(batch_size=4000), dataset, index).y
-    assert float(dropped.float().mean()) == pytest.approx(0.1, abs=0.015)
-    assert torch.equal(anchor(module, dataset, index).y[~dropped], kept[~dropped])
-    assert torch.equal(anchor(module, dataset, range(100, 300)).y == CLASSES, dropped[100:300])
-    assert not (kept == CLASSES).any()
-
-
-def test_the_anchor_of_a_sample_is_the_same_in_any_cut_of_its_batch():
-    module = tiny_module(label_drop=0.3)
-    whole = anchor(module, tiny_set(), range(16, 24))
-    for part in (range(16, 18), range(21, 24)):
-        cut, pick = anchor(module, tiny_set(), part), slice(part.start - 16, part.stop - 16)
-        for name in ("x", "z", "t", "y"):
-            assert torch.equal(getattr(cut, name), getattr(whole, name)[pick])
-
-
-def test_times_are_stratified_and_then_mapped():
-    t = anchor(tiny_module(), tiny_set(), INDEX).t
-    mapped = anchor(tiny_module(times=torch.square), tiny_set(), INDEX).t
-    assert sorted((t * GLOBAL_BATCH).int().tolist()) == list(INDEX)
-    assert torch.equal(mapped, t.square())
 
 
 def test_forward_equivalents_of_a_step_are_those_counted_by_hand():

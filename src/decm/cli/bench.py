@@ -1,13 +1,15 @@
 """What `evaluation.bench` can be: judge, painter and exact maps for a data set."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from decm.cli.decode import pixels_of
 from decm.data.arrays import ArrayDataset
+from decm.data.loader import Dataset
 from decm.data.manifest import content_hash, to_pixels
 from decm.data.toy import MixturePoints
 from decm.evaluation.classifier import cached_classifier
@@ -45,22 +47,19 @@ def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
 
 
 def image_statistics(
-    dataset: ArrayDataset, cache: Path, reference: str, features: str = "inception", weights: str | None = None,
-    dinov2: dict[str, str] | None = None, keep: int = KEEP, decode: Callable[[Tensor], Tensor] | None = None,
+    dataset: Dataset, cache: Path, reference: str, features: str = "inception", weights: str | None = None,
+    dinov2: dict[str, str | None] | None = None, keep: int = KEEP, autoencoder: dict[str, Any] | None = None,
 ) -> Bench:  # fmt: skip
     """Images against reference statistics: FID and what goes with it; and FDD where `dinov2` has reference and weights.
 
-    `decode` makes uint8 images of states; without it they are normalized images.
+    `autoencoder` (kind, weights, settings) decodes latents. Raises ValueError for a missing file, by its setting.
     """
-    manifest = dataset.manifest
-    if decode is None and manifest.shape[0] not in (1, 3):
-        raise ValueError(f"Data {manifest.name!r} has states of shape {manifest.shape}, no images; set a decoder.")
+    pixels = pixels_of(dataset.manifest, autoencoder, "evaluation.bench.autoencoder")
     known = read_reference(reference)
     pairs = [(build_extractor(features, weights), known)]
-    if dinov2:
-        extractor = build_extractor("dinov2", dinov2.get("weights"), "evaluation.bench.dinov2.weights")
+    if dinov2 and dinov2["reference"]:
+        extractor = build_extractor("dinov2", dinov2["weights"], "evaluation.bench.dinov2.weights")
         pairs.append((extractor, read_reference(dinov2["reference"])))
-    pixels = decode or (lambda x: to_pixels(x, manifest))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Bench(SuiteJudge(pairs, pixels, keep=keep, device=device), ImagePainter(pixels))
 

@@ -1,13 +1,15 @@
 """Pictures from files to tensors."""
 
 import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from decm.data.image_files import ImageFile
+from decm.data.image_files import IMAGES, ImageFile
 
 
 def center_crop(image: Image.Image, side: int) -> Image.Image:
@@ -23,11 +25,36 @@ def center_crop(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def load_image(file: ImageFile, side: int) -> Tensor:
-    """uint8 [3, side, side] of an image file, cropped. Raises ValueError, by name, for one that cannot be decoded."""
+def load_image(file: ImageFile, side: int | None) -> Tensor:
+    """uint8 [3, H, W] of an image file, cropped to `side` if set. Raises ValueError, by name, if it is broken."""
     try:
         with Image.open(io.BytesIO(file.read())) as image:
-            cropped = center_crop(image.convert("RGB"), side)
+            picture = image.convert("RGB")
+            cropped = center_crop(picture, side) if side else picture
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"The image {file} cannot be decoded ({error}). Mend or remove it.") from error
     return torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The image files below a folder, in the order of their paths. Raises ValueError if there are none."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"The folder of images {str(folder)!r} does not exist.")
+    found = [path for path in root.rglob("*") if path.suffix.lower() in IMAGES and path.is_file()]
+    if not found:
+        raise ValueError(f"{str(folder)!r} holds no images ({', '.join(IMAGES)}).")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def image_batches(paths: Sequence[Path], size: int | None, batch_size: int) -> Iterator[Tensor]:
+    """uint8 [<= batch_size, 3, H, W] in order; a batch ends early where the images' sizes change."""
+    batch: list[Tensor] = []
+    for path in paths:
+        image = load_image(ImageFile(path, 0), size)
+        if batch and (len(batch) == batch_size or batch[0].shape != image.shape):
+            yield torch.stack(batch)
+            batch = []
+        batch.append(image)
+    if batch:
+        yield torch.stack(batch)

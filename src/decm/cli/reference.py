@@ -1,19 +1,20 @@
 """`decm reference`: the statistics that samples are compared with, from a folder of images or a data set."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
+from decm.cli.decode import pixels_of
+from decm.cli.images import image_batches, list_images
 from decm.cli.models import pick_device
+from decm.cli.progress import progress
 from decm.cli.scores import code_version
-from decm.data.manifest import to_pixels
 from decm.evaluation.features import build_extractor
-from decm.evaluation.images import image_batches, list_images
 from decm.evaluation.statistics import build_reference, write_reference
 
 Source = tuple[Iterator[Tensor], int, str]  # batches of uint8 images, how many images, what they are
@@ -31,7 +32,7 @@ def task(cfg: DictConfig) -> None:
     extractor.to(pick_device(cfg.device))
     if extractor.note:
         print(extractor.note, flush=True)
-    with progress_bar(count, "images") as advance:
+    with progress("images", count) as advance:
         reference = build_reference(batches, extractor, what, code_version(), cfg.keep, advance)
     if cfg.size:
         reference.provenance["resize"] = f"center crop to {cfg.size} as ADM; {extractor.resize}"
@@ -56,21 +57,13 @@ def data_images(cfg: DictConfig, dataset: Any) -> Source:
     if cfg.split not in ("train", "heldout"):
         raise ValueError(f"split={cfg.split}; expected train or heldout.")
     manifest = dataset.manifest
-    if hasattr(dataset, "images"):  # latents bring their own decoded images: images(split, batch_size)
-        batches, count = dataset.images(cfg.split, cfg.batch_size), manifest.split[cfg.split]
-    elif hasattr(dataset, f"{cfg.split}_x") and manifest.shape[0] in (1, 3):
+    pixels = pixels_of(manifest, cfg.autoencoder)
+    if hasattr(dataset, f"{cfg.split}_x"):
         states = getattr(dataset, f"{cfg.split}_x")
-        batches, count = (to_pixels(x, manifest) for x in states.split(cfg.batch_size)), len(states)
-    else:
-        raise ValueError(f"Data {manifest.name!r} has states of shape {manifest.shape}, which are no images.")
-    return batches, count, f"{manifest.name}, {cfg.split}, content {manifest.content_hash[:16]}"
-
-
-@contextmanager
-def progress_bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar with an ETA: `with progress_bar(total, what) as advance: advance(n)`."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task_id = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task_id, n)
+        batches, count = iter(states.split(cfg.batch_size)), len(states)
+    else:  # a stored set that is read by sample number: one epoch of it
+        if cfg.split != "train" or dataset.flip:
+            raise ValueError(f"Data {manifest.name!r}: expected split=train and data.flip=false, each image as it is.")
+        count = len(dataset)
+        batches = (dataset.batch(0, index)[0] for index in torch.arange(count).split(cfg.batch_size))
+    return (pixels(x) for x in batches), count, f"{manifest.name}, {cfg.split}, content {manifest.content_hash[:16]}"

@@ -1,15 +1,29 @@
 """Types of the settings about reference statistics; see schema.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
 
 @dataclass
+class Decoder:
+    kind: str = MISSING
+    weights: str | None = None
+    settings: Any = None
+
+
+@dataclass
+class Dinov2:
+    reference: str | None = None
+    weights: str | None = None
+
+
+@dataclass
 class Reference:
     data: Any = None
     images: str | None = None
+    autoencoder: Decoder = field(default_factory=Decoder)
     out: str = MISSING
     split: str = MISSING
     features: str = MISSING
@@ -28,6 +42,6 @@ class ImageStatistics:
     reference: str = MISSING
     features: str = MISSING
     weights: str | None = None
-    dinov2: dict[str, str] | None = None
+    dinov2: Dinov2 = field(default_factory=Dinov2)
     keep: int = MISSING
-    decode: Any = None
+    autoencoder: Decoder = field(default_factory=Decoder)
