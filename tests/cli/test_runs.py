@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from commands import RING, TINY, decm, metrics, only, results, train
+from commands import RING, TINY, decm, in_a_process, metrics, only, results, train
 from decm.cli.main import overrides_first
 from decm.cli.runs import new_folder, run_folders, same_settings, unfinished
 
@@ -180,3 +180,11 @@ def test_a_flag_may_stand_anywhere_among_the_overrides(place, flag):
     words = ["experiment=smoke", "~objective.consistency", "+optimizer.eps=1e-8"]
     argv = ["decm", *words[:place], *flag, *words[place:], "--cfg", "job"]
     assert overrides_first(argv) == ["decm", *words, *flag, "--cfg", "job"]
+
+
+def test_a_warning_of_ours_reaches_the_user():
+    """A damaged record that is skipped, say: also in the second job of a sweep."""
+    say = "import atexit, logging; atexit.register(logging.getLogger('decm.data.latents').warning, 'damaged')"
+    answer = in_a_process("train", "-m", "max_steps=0,-1", before=say)
+    assert answer.code == 2
+    assert "damaged" in answer.err.splitlines()
