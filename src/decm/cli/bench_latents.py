@@ -126,7 +126,8 @@ def own_reference(
 ) -> Reference:
     """Statistics of the set's own pictures, computed once for each content, autoencoder and features."""
     num = min(num, len(dataset))
-    network = sum(float(p.double().abs().sum()) for p in extractor.parameters())  # type: ignore[attr-defined]
+    weights: Iterator[Tensor] = extractor.parameters()  # type: ignore[attr-defined]
+    network = float(sum(p.double().abs().sum() for p in weights))
     facts = [dataset.manifest.content_hash, decode.facts, extractor.name, network, num, spatial]
     key = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
     path = cache / f"reference_{key}.npz"

@@ -82,7 +82,7 @@ def describe(cfg: DictConfig) -> list[str]:
     lines = [
         f"{cfg.name}: dry run, nothing is made or trained.",
         f"  parameters     {count:,} (student), {frozen:,} (teacher)",
-        f"  memory         {sum(per_device.values()) * FLOAT / GB:.3g} GB a device in float32, activations not counted: "
+        f"  memory         {sum(per_device.values()) * FLOAT / GB:.3g} GB a device in float32, without activations: "
         + ", ".join(f"{name} {size * FLOAT / GB:.3g}" for name, size in per_device.items() if size),
         f"  checkpoint     {checkpoint / GB:.3g} GB (one is kept; while it is written, twice that)",
         f"  EMA snapshots  {files} files, {snapshots / GB:.3g} GB in all",

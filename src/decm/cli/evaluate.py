@@ -89,7 +89,7 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
         bench[key] = cfg[key]
     if cfg.features is not None and cfg.reference is None and bench.reference and cfg.features != "inception":
         raise ValueError(
-            f"features={cfg.features}: the run's reference {bench.reference} is of other features. Set reference=... too."
+            f"features={cfg.features}: the run's reference {bench.reference} is of other features. Set reference=..."
         )
     return run
 
@@ -98,7 +98,7 @@ def use_average(model: Model, sigma_rel: float) -> None:
     """Put the power-law average of this width, reconstructed at the checkpoint's step, into the model."""
     snapshots = find_snapshots(model.run_folder)
     last = max(snapshot.step for snapshot in snapshots)
-    network = model.flow_map.net
+    network = model.network
     average = reconstruct(snapshots, sigma_rel, min(model.step, last))
     load_strictly(network, {**network.state_dict(), **average}, f"Snapshots of {model.run_folder}")
     print(f"Power-law average of sigma_rel {sigma_rel} at step {min(model.step, last)}, of {len(snapshots)} snapshots.")
@@ -106,7 +106,7 @@ def use_average(model: Model, sigma_rel: float) -> None:
 
 def build_stored(run: DictConfig, bench: Bench, dataset: Dataset, model: Model, cfg: DictConfig) -> StoredEvaluator:
     """The run's evaluator, which keeps what it generates until the end."""
-    plain: Evaluator = build_evaluator(run, bench, dataset, str(next(model.flow_map.net.parameters()).device))
+    plain: Evaluator = build_evaluator(run, bench, dataset, str(next(model.network.parameters()).device))
     facts = os.stat(model.checkpoint)
     identity = {
         "checkpoint": model.checkpoint.name, "step": model.step, "size": facts.st_size, "time": facts.st_mtime_ns,

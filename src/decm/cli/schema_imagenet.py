@@ -1,4 +1,4 @@
-"""Types of the settings about ImageNet: its bench, learning rates, EMA snapshots, and `decm evaluate`; see schema.py."""
+"""Types of the settings about ImageNet: bench, learning rates, snapshots, and `decm evaluate`; see schema.py."""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,4 +1,4 @@
-"""Samples of a long evaluation: generated once, a file a batch, over any number of processes, and saved as ADM's npz."""
+"""Samples of a long evaluation: generated once, a file a batch, by any number of processes; and ADM's npz of them."""
 
 import hashlib
 import json

@@ -126,7 +126,7 @@ def inner_product(a: tuple[Any, Any], b: tuple[Any, Any]) -> Any:
 
 
 def shares(snapshots: Sequence[tuple[int, float]], sigma_rel: float, step: int) -> np.ndarray:
-    """Coefficients of snapshots (step, sigma_rel) whose sum is nearest to the profile of `sigma_rel` that ends at `step`.
+    """Coefficients of snapshots (step, sigma_rel), whose sum is nearest to the profile of `sigma_rel` ending at `step`.
 
     Least squares over the profiles, arXiv:2312.02696 Sec. 3.2.
     """
