@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from commands import decm, in_a_process, only, results
+from commands import decm, only, results
 from decm.cli.bench_latents import PROJECTED, Decoded, Projection, latent_images, stored_states
 from decm.cli.build import build_network
 from decm.cli.config import compose
@@ -207,7 +207,7 @@ def test_experiments_have_the_papers_numbers():
 
 @pytest.mark.slow
 def test_the_smoke_runs_to_a_table_that_evaluate_reproduces_exactly(tmp_path):
-    answer = in_a_process("train", *SMOKE, f"runs={tmp_path}")
+    answer = decm("train", *SMOKE, f"runs={tmp_path}")
     assert answer.code == 0, answer.said
     run = only(tmp_path / "decm_imagenet_smoke")
     found = results(run)
@@ -215,7 +215,7 @@ def test_the_smoke_runs_to_a_table_that_evaluate_reproduces_exactly(tmp_path):
     assert "| student |" in (run / "table.md").read_text()
     assert {path.name for path in (run / "previews").iterdir()} == {"step_000010.png", "step_000020.png"}
     assert len(list((run / "snapshots").iterdir())) == 8
-    answer = in_a_process("evaluate", f"checkpoint={run}")
+    answer = decm("evaluate", f"checkpoint={run}")
     assert answer.code == 0, answer.said
     again = json.loads(next(run.glob("evaluation_*.json")).read_text())
     for key in ("student", "is", "kid", "precision", "recall", "floor", "reference", "samplers"):
