@@ -6,7 +6,7 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance, _compute_fid
 
-from decm.evaluation.frechet import FrechetDistance, Moments, factor, fit, frechet_distance
+from decm.evaluation.frechet import FrechetDistance, Moments, factor, fit, frechet_distance, low_rank_basis
 from helpers import random_states
 
 
@@ -147,3 +147,18 @@ def test_what_cannot_be_measured_is_an_error():
         factor(torch.diag(torch.tensor([1.0, -0.5]).double()))
     with pytest.raises(ValueError, match="4 dimensions against a reference of 5"):
         frechet_distance(torch.zeros(4), torch.eye(4), torch.zeros(5), torch.eye(5))
+
+
+def test_a_covariance_of_few_samples_is_factored_within_its_range():
+    """The same distance as by all eigenvectors, without them; with too many samples there is no such range."""
+    few, many = fit(features(40, 512)), fit(features(200, 512, 3))
+    basis = low_rank_basis(few[1])
+    assert basis is not None
+    assert basis.shape == (512, 64)
+    assert factor(few[1]).shape == (512, 39)
+    assert torch.dist(factor(few[1]) @ factor(few[1]).T, few[1]) < 1e-12 * few[1].norm()
+    assert low_rank_basis(many[1]) is None
+    values = torch.linalg.eigvals(few[1] @ many[1]).real.clamp(min=0)
+    plain = (few[0] - many[0]).square().sum() + few[1].trace() + many[1].trace() - 2 * values.sqrt().sum()
+    assert frechet_distance(*few, *many) == pytest.approx(float(plain), rel=1e-5)
+    assert abs(frechet_distance(*few, *few)) < 1e-6

@@ -1,39 +1,119 @@
-"""`decm evaluate`: score a checkpoint at several NFEs, into evaluation_<time>.json beside its results."""
+"""`decm evaluate`: score a checkpoint at several NFEs, into evaluation_<time>.json beside its results.
 
+Under torchrun all processes generate, and the first one scores. What is generated is kept until the scores are
+written, so that an evaluation that was cut off goes on where it was.
+"""
+
+import os
 import time
 from typing import Any
 
-from omegaconf import DictConfig
+import torch
+from omegaconf import DictConfig, OmegaConf
 
-from decm.cli.build import build_bench, build_dataset, build_evaluator
-from decm.cli.models import load_model, pick_device
+from decm.cli.bench import Bench
+from decm.cli.build import build_bench, build_dataset, build_evaluator, load_strictly, segment_names
+from decm.cli.models import Model, load_model, pick_device
 from decm.cli.runs import TIME_FORMAT, write_results
 from decm.cli.scores import score_models
+from decm.cli.stored import StoredEvaluator, local_device, rank_and_world, write_pictures
+from decm.data.loader import Dataset
+from decm.evaluation.evaluator import Evaluator
 from decm.report.table import markdown, show
+from decm.training.callbacks.ema_snapshots import find_snapshots, reconstruct
+
+CACHE = "samples_cache"
 
 
-def task(cfg: DictConfig) -> dict[str, Any]:
-    """Evaluate as the run was, where nothing else is said; returns the results."""
-    device = pick_device(cfg.device)
+def task(cfg: DictConfig) -> dict[str, Any] | None:
+    """Evaluate as the run was, where nothing else is said; returns the results (None on processes but the first)."""
+    device = local_device(pick_device(cfg.device))
     model = load_model(cfg.checkpoint, device)
-    run = model.cfg
+    run = configure(model.cfg, cfg)
+    if run.trainer.threads:  # the run's own figures were made so
+        torch.set_num_threads(run.trainer.threads)
+    if cfg.ema_sigma_rel is not None:
+        use_average(model, cfg.ema_sigma_rel)
+    began = time.perf_counter()
+    dataset = build_dataset(run)
+    bench = build_bench(run, dataset)
+    pixels = getattr(bench.painter, "to_pixels", None)
+    if cfg.save is not None and pixels is None:
+        raise ValueError("save=npz: the samples of this run are no pictures.")
+    evaluator = build_stored(run, bench, dataset, model, cfg)
+    names = segment_names(run)
+    if evaluator.rank:
+        for nfe in run.evaluation.nfe:
+            evaluator.samples(model.flow_map, nfe, run.evaluation.num_samples, names)
+        return None
+    results = score_models(run, evaluator, bench, model.flow_map, None)
+    results |= {
+        "seconds": {"evaluate": time.perf_counter() - began},
+        "labels": f"balanced: sample i has class i mod {max(1, evaluator.num_classes)}",
+        "checkpoint": str(model.checkpoint),
+        "step": model.step,
+    }
+    if cfg.ema_sigma_rel is not None:
+        results["ema_sigma_rel"] = cfg.ema_sigma_rel
+    folder, stamp = model.run_folder, time.strftime(TIME_FORMAT)
+    if cfg.save is not None:
+        results["files"] = {}
+        for nfe in run.evaluation.nfe:
+            path = folder / f"evaluation_{stamp}_nfe{nfe}.npz"
+            write_pictures(path, evaluator.samples(model.flow_map, nfe, run.evaluation.num_samples, names), pixels)  # type: ignore[arg-type]
+            results["files"][str(nfe)] = path.name
+    write_results(folder, results, f"evaluation_{stamp}.json")
+    (folder / f"evaluation_{stamp}.md").write_text(markdown(results))
+    evaluator.forget()
+    show(results, {"results": str(folder / f"evaluation_{stamp}.json")})
+    return results
+
+
+def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
+    """The run's configuration with what `decm evaluate` was told. Raises ValueError for what would have no effect."""
+    if cfg.save not in (None, "npz"):
+        raise ValueError(f"save={cfg.save!r} is unknown; expected npz.")
     for key in ("num_samples", "seed", "batch_size"):
         if cfg[key] is not None:
             run.evaluation[key] = cfg[key]
     run.evaluation.nfe = cfg.nfe
     run.evaluation.samplers = {**(run.evaluation.samplers or {}), **(cfg.samplers or {})}
-    began = time.perf_counter()
-    dataset = build_dataset(run)
-    bench = build_bench(run, dataset)
-    evaluator = build_evaluator(run, bench, dataset, device)
-    results = score_models(run, evaluator, bench, model.flow_map, None)
-    results |= {
-        "seconds": {"evaluate": time.perf_counter() - began},
-        "checkpoint": str(model.checkpoint),
-        "step": model.step,
-    }
-    folder, stamp = model.run_folder, time.strftime(TIME_FORMAT)
-    write_results(folder, results, f"evaluation_{stamp}.json")
-    (folder / f"evaluation_{stamp}.md").write_text(markdown(results))
-    show(results, {"results": str(folder / f"evaluation_{stamp}.json")})
-    return results
+    bench = run.evaluation.bench
+    given = [key for key in ("reference", "features", "weights") if cfg[key] is not None]
+    deaf = [key for key in given if key not in bench]
+    if deaf:
+        raise ValueError(f"{deaf[0]}={cfg[deaf[0]]} has no effect: the bench of this run is {bench._target_}.")
+    if cfg.features is not None:
+        bench.weights = None  # the old features'
+    for key in given:
+        bench[key] = cfg[key]
+    if cfg.features is not None and cfg.reference is None and bench.reference and cfg.features != "inception":
+        raise ValueError(
+            f"features={cfg.features}: the run's reference {bench.reference} is of other features. Set reference=..."
+        )
+    return run
+
+
+def use_average(model: Model, sigma_rel: float) -> None:
+    """Put the power-law average of this width, reconstructed at the checkpoint's step, into the model."""
+    snapshots = find_snapshots(model.run_folder)
+    last = max(snapshot.step for snapshot in snapshots)
+    network = model.network
+    average = reconstruct(snapshots, sigma_rel, min(model.step, last))
+    load_strictly(network, {**network.state_dict(), **average}, f"Snapshots of {model.run_folder}")
+    print(f"Power-law average of sigma_rel {sigma_rel} at step {min(model.step, last)}, of {len(snapshots)} snapshots.")
+
+
+def build_stored(run: DictConfig, bench: Bench, dataset: Dataset, model: Model, cfg: DictConfig) -> StoredEvaluator:
+    """The run's evaluator, which keeps what it generates until the end."""
+    plain: Evaluator = build_evaluator(run, bench, dataset, str(next(model.network.parameters()).device))
+    facts = os.stat(model.checkpoint)
+    identity = {
+        "checkpoint": model.checkpoint.name, "step": model.step, "size": facts.st_size, "time": facts.st_mtime_ns,
+        "ema_sigma_rel": cfg.ema_sigma_rel, "network": OmegaConf.to_container(run.network, resolve=True),
+    }  # fmt: skip
+    rank, world_size = rank_and_world()
+    return StoredEvaluator(
+        plain.judge, plain.shape, plain.num_classes, plain.seed, plain.batch_size, plain.samplers, plain.device,
+        model.run_folder / CACHE, identity, rank, world_size,
+    )  # fmt: skip

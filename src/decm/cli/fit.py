@@ -20,6 +20,7 @@ from decm.cli.teachers import Source, initialize
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.training.callbacks.ema import EMA
+from decm.training.callbacks.ema_snapshots import FOLDER, EMASnapshots
 from decm.training.callbacks.previews import Evaluate, Previews
 from decm.training.callbacks.speed import PlainProgress, Speed
 from decm.training.callbacks.tracking import build_loggers, finish
@@ -78,6 +79,9 @@ def build_callbacks(
         RichProgressBar() if sys.stdout.isatty() else PlainProgress(cfg.name),
         ConfigInCheckpoint(settings),
     ]
+    if cfg.snapshots.every:
+        kept = cfg.snapshots
+        callbacks.append(EMASnapshots(folder / FOLDER, kept.every, list(kept.sigma_rels), kept.dtype))
     if bench is not None:
         e, names = cfg.evaluation, segment_names(cfg)
         evaluator = build_evaluator(cfg, bench, dataset)

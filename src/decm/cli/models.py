@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from decm.cli.build import build_network, load_strictly, read_checkpoint, segment_names, weights_of
 from decm.cli.runs import find_checkpoint
@@ -29,6 +30,12 @@ class Model:
     def trained_on(self) -> list[str]:
         """The names of the segments it was trained on."""
         return segment_names(self.cfg)
+
+    @property
+    def network(self) -> nn.Module:
+        """The averaged student itself."""
+        assert isinstance(self.flow_map.net, nn.Module)
+        return self.flow_map.net
 
 
 def pick_device(name: str) -> str:

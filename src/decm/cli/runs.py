@@ -10,7 +10,8 @@ import yaml
 
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
-NOT_SETTINGS = ("resume", "debug", "runs")  # what two runs with the same settings may differ in; folders may move
+# What two runs with the same settings may differ in; folders may move.
+NOT_SETTINGS = ("resume", "debug", "dry_run", "runs")
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:

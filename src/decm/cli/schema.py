@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from decm.cli.schema_imagenet import SCHEDULES, Evaluate, LatentImages, Snapshots
 from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_reference import ImageStatistics, Reference
 
@@ -133,13 +134,6 @@ class Optimizer(Target):
 
 
 @dataclass
-class Schedule(Target):
-    _partial_: bool = MISSING
-    warmup: int = MISSING
-    total: int = MISSING
-
-
-@dataclass
 class Ema:
     kind: str = MISSING
     decay: float = MISSING
@@ -204,25 +198,15 @@ class Train:
     objective: Any = MISSING
     teacher: Teacher = field(default_factory=Teacher)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Any = MISSING
     ema: Ema = field(default_factory=Ema)
+    snapshots: Snapshots = field(default_factory=Snapshots)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = MISSING
     resume: str | None = None
-    debug: bool = MISSING
-
-
-@dataclass
-class Evaluate:
-    checkpoint: str = MISSING
-    nfe: list[int] = MISSING
-    num_samples: int | None = None
-    seed: int | None = None
-    batch_size: int | None = None
-    samplers: Any = None
-    device: str = MISSING
+    dry_run: bool = MISSING
     debug: bool = MISSING
 
 
@@ -253,7 +237,10 @@ def register() -> None:
             "mean_flow": MeanFlow,
         },
         "segment": {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater},
-        "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
+        "schedule": SCHEDULES,
+        "bench": {
+            "exact_points": ExactPoints, "image_statistics": ImageStatistics, "latent_images": LatentImages,
+        },
     }  # fmt: skip
     for group, schemas in groups.items():
         for name, schema in schemas.items():

@@ -19,6 +19,8 @@ from decm.data.loader import Dataset
 from decm.data.toy import MixturePoints
 from decm.flow.flow_map import FlowMap
 from decm.flow.velocity import GuidedVelocity
+from decm.networks.dit import LightningDiT
+from decm.networks.weights import load_weights
 from decm.training.module import Teacher
 
 END_EMBEDDING = ("s_embedder.",)  # what a student has and its teacher does not
@@ -51,11 +53,13 @@ def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:
         if not cfg.teacher.path:
             raise ValueError("teacher=checkpoint needs teacher.path=<a run folder or a checkpoint>.")
         return _from_checkpoint(cfg, str(cfg.teacher.path), reused=True, seconds=0.0)
+    if kind == "weights":
+        return _from_weights(cfg)
     if kind == "auto":
         began = time.perf_counter()
         folder, reused = _trained(cfg, fit)
         return _from_checkpoint(cfg, str(folder), reused, time.perf_counter() - began)
-    raise ValueError(f"teacher.kind={kind!r} is unknown; expected auto, checkpoint, exact or none.")
+    raise ValueError(f"teacher.kind={kind!r} is unknown; expected auto, checkpoint, weights, exact or none.")
 
 
 def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -> Source:
@@ -70,6 +74,24 @@ def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -
             f"Teacher {path} is for states {network.shape} and {network.num_classes} classes; this run has "
             f"{expected.shape} and {expected.num_classes}. Choose a teacher of the same data."
         )
+    return _guided(cfg, network, weights, path, reused, seconds)
+
+
+def _from_weights(cfg: DictConfig) -> Source:
+    """A released file of LightningDiT's or FACM's names, read strictly into this run's network without an end time."""
+    if not cfg.teacher.path:
+        raise ValueError("teacher=weights needs teacher.path=<a .pt or .safetensors file of a released network>.")
+    network = build_network(cfg.network, 0, two_times=False)
+    if not isinstance(network, LightningDiT):
+        raise ValueError("teacher=weights reads weights of a LightningDiT; choose network=lightningdit_...")
+    print(f"Teacher: {load_weights(network, str(cfg.teacher.path))}", flush=True)
+    return _guided(cfg, network, network.state_dict(), str(cfg.teacher.path), reused=True, seconds=0.0)
+
+
+def _guided(
+    cfg: DictConfig, network: nn.Module, weights: dict[str, Any], path: str, reused: bool, seconds: float
+) -> Source:
+    """The source whose velocity is a network's, guided as `teacher.guidance` says."""
     g = cfg.teacher.guidance
     network.eval().requires_grad_(False)
     field = GuidedVelocity(network, int(network.num_classes), g.scale, g.eta_rms, g.low, g.high)  # type: ignore[arg-type]

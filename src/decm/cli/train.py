@@ -10,6 +10,7 @@ from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
 from decm.cli.checks import check_settings
 from decm.cli.config import plain
+from decm.cli.dry_run import describe
 from decm.cli.fit import Fitted, fit
 from decm.cli.models import pick_device
 from decm.cli.runs import open_folder, write_results
@@ -29,6 +30,9 @@ def task(cfg: DictConfig) -> float | None:
 
     settings = plain(cfg)
     check_settings(cfg)
+    if cfg.dry_run:
+        print("\n".join(describe(cfg)), flush=True)
+        return None
     fixed, group = None, None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         fixed = Path(HydraConfig.get().runtime.output_dir)

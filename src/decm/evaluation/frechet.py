@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from decm.flow.randomness import normal
+
 WELL_CONDITIONED = 1e-5  # smallest by largest pivot above which Cholesky's factor is accurate
+SKETCH = 8  # a covariance of at most D / 8 ranks, as of few samples, is factored within its range
 NOT_A_COVARIANCE = 1e-3  # a negative eigenvalue beyond this share of the largest is no rounding (float32 files: 1e-6)
 
 
@@ -22,11 +25,27 @@ def factor(cov: Tensor) -> Tensor:
     pivots = lower.diagonal()
     if not failed and pivots.min() > WELL_CONDITIONED * pivots.max():
         return lower
-    values, vectors = torch.linalg.eigh(cov)
+    basis = low_rank_basis(cov)
+    values, vectors = torch.linalg.eigh(cov if basis is None else basis.T @ cov @ basis)
     if values[0] < -NOT_A_COVARIANCE * values.abs().max():
         raise ValueError(f"A covariance with the eigenvalue {float(values[0]):.3g}: the statistics are damaged.")
-    kept = values > len(values) * torch.finfo(cov.dtype).eps * values[-1]
+    vectors = vectors if basis is None else basis @ vectors
+    kept = values > len(cov) * torch.finfo(cov.dtype).eps * values[-1]
     return vectors[:, kept] * values[kept].sqrt()
+
+
+def low_rank_basis(cov: Tensor) -> Tensor | None:
+    """Q [D, D / 8], orthonormal, with Q Q^T cov = cov [D, D] up to rounding, or None where the rank is not that low.
+
+    The range of cov times random columns (arXiv:0909.4061 Alg. 4.1): exact where the rank is below their number.
+    """
+    D = len(cov)
+    if D < 64 * SKETCH:
+        return None
+    columns = normal(0, "sketch", torch.arange(D), (D // SKETCH,)).to(cov)
+    basis = torch.linalg.qr(cov @ columns).Q
+    residual = (cov - basis @ (basis.T @ cov)).norm()
+    return basis if residual <= D * torch.finfo(cov.dtype).eps * cov.norm() else None
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:

@@ -45,6 +45,8 @@ def notes(results: dict[str, Any]) -> list[str]:
     if results.get("map_error"):
         errors = ", ".join(f"{name} {value:.4f}" for name, value in results["map_error"].items())
         lines.append(f"RMS error per dimension against the exact flow: {errors}.")
+    if "ema_sigma_rel" in results:
+        lines.append(f"Weights: the power-law average of sigma_rel {results['ema_sigma_rel']}, reconstructed.")
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     reused = " (teacher reused)" if results.get("teacher_reused") else ""
     cost = f"; {results['forward_equivalents']:.3g} forward-equivalents" if "forward_equivalents" in results else ""

@@ -92,6 +92,8 @@ class DistillationModule(LightningModule):
         """The sum of what was planned. Raises NonFiniteLossError, and ValueError for an empty plan."""
         if not batch.plan:
             raise ValueError("No segment was planned for this step: `objective` has no entry that acts at every step.")
+        if isinstance(self.field, GuidedVelocity):
+            self.field.evaluations = 0  # previews and evaluations call it too
         if self.has_teacher:
             v = self.field(interpolate(batch.x, batch.z, batch.t), batch.t, batch.y)
         else:
@@ -122,7 +124,6 @@ class DistillationModule(LightningModule):
         rows = sum((DUAL_FORWARD_BACKWARD if r.tangents else FORWARD_BACKWARD) * len(r.x) for r in asked)
         if isinstance(self.field, GuidedVelocity):
             rows += self.field.evaluations
-            self.field.evaluations = 0
         self.forward_equivalents += rows * self.trainer.world_size
 
     def _refuse(self, batch: Batch) -> None:

@@ -1,0 +1,105 @@
+"""`decm train dry_run=true`: what a run would take, from its settings alone. Nothing is made, read or trained."""
+
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from decm.cli.build import build_network, build_trajectories
+from decm.objectives.base import Segment
+from decm.training.callbacks.ema_snapshots import DTYPES
+from decm.training.callbacks.trajectories import Trajectory
+from decm.training.module import DUAL_FORWARD_BACKWARD, FORWARD_BACKWARD
+
+FLOAT, ROWS = 4, 4  # bytes; rows of the made-up segments that costs are counted on
+H100 = 989e12 * 0.4  # floating-point operations a second: the dense bfloat16 peak, of which 40% is assumed
+NETWORK_TEACHERS = ("auto", "checkpoint", "weights")
+GB = 1e9
+
+
+@dataclass
+class CountingField:
+    """A velocity of zeros that counts how often a network would be evaluated, per row."""
+
+    scale: float
+    low: float
+    high: float
+    evaluations: int = 0
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        guided = self.scale != 1 and bool(((t >= self.low) & (t <= self.high)).any())
+        self.evaluations += 2 if guided else 1
+        return torch.zeros_like(x)
+
+
+def row_cost(trajectory: Trajectory, has_teacher: bool, field: CountingField) -> tuple[int, int]:
+    """Forward-equivalents of (student, teacher) for one row of a segment, the velocity at the anchor left out."""
+    t, x, y = torch.linspace(0.2, 0.9, ROWS), torch.zeros(ROWS, 1, 1, 1), torch.zeros(ROWS, dtype=torch.int64)
+    start, end = trajectory.ends(t, torch.arange(ROWS), 0, 0)
+    known = torch.zeros_like(x) if not has_teacher or torch.equal(start, t) else None
+    segment, before = Segment(x, start, end, y, v=known), field.evaluations
+    rows = trajectory.objective.ask(segment, field)
+    trajectory.objective.aim(segment, x, None if rows.tangents is None else x, field)
+    student = FORWARD_BACKWARD if rows.tangents is None else DUAL_FORWARD_BACKWARD
+    return student, field.evaluations - before
+
+
+def forward_equivalents(cfg: DictConfig) -> float:
+    """Of a whole run, as its results.json counts them: network forwards of student and teacher, in rows."""
+    network_teacher, g = cfg.teacher.kind in NETWORK_TEACHERS, cfg.teacher.guidance
+    field = CountingField(g.scale, g.low, g.high)
+    total = 0.0
+    if network_teacher:
+        anchor = torch.full((ROWS,), 0.5)
+        field(torch.zeros(ROWS, 1, 1, 1), anchor, anchor)
+        total += cfg.max_steps * cfg.batch_size * field.evaluations
+    for trajectory in build_trajectories(cfg):
+        student, teacher = row_cost(trajectory, cfg.teacher.kind != "none", field)
+        steps = -(-cfg.max_steps // trajectory.every)
+        rows = max(1, round(cfg.batch_size * trajectory.fraction))
+        total += steps * rows * (student + (teacher if network_teacher else 0))
+    return total
+
+
+def describe(cfg: DictConfig) -> list[str]:
+    """Lines about parameters, memory, disk, steps and cost of a run."""
+    with torch.device("meta"):
+        student = build_network(cfg.network, 0)
+        teacher = build_network(cfg.network, 0, two_times=False) if cfg.teacher.kind in NETWORK_TEACHERS else None
+    count = sum(p.numel() for p in student.parameters())
+    frozen = sum(p.numel() for p in teacher.parameters()) if teacher is not None else 0
+    profiles = len(cfg.snapshots.sigma_rels) if cfg.snapshots.every else 0
+    per_device = {
+        "student": count, "gradients": count, "optimizer (two moments)": 2 * count, "EMA": count,
+        "EMA profiles": profiles * count, "teacher": frozen,
+    }  # fmt: skip
+    checkpoint = FLOAT * count * (4 + profiles)  # student, EMA, two moments, profiles; not the teacher
+    files = cfg.max_steps // cfg.snapshots.every * profiles if profiles else 0
+    snapshots = files * count * DTYPES[cfg.snapshots.dtype].itemsize
+    C, H, W = student.shape  # type: ignore[misc]
+    cost = forward_equivalents(cfg)
+    lines = [
+        f"{cfg.name}: dry run, nothing is made or trained.",
+        f"  parameters     {count:,} (student), {frozen:,} (teacher)",
+        f"  memory         {sum(per_device.values()) * FLOAT / GB:.3g} GB a device in float32, without activations: "
+        + ", ".join(f"{name} {size * FLOAT / GB:.3g}" for name, size in per_device.items() if size),
+        f"  checkpoint     {checkpoint / GB:.3g} GB (one is kept; while it is written, twice that)",
+        f"  EMA snapshots  {files} files, {snapshots / GB:.3g} GB in all",
+        f"  steps          {cfg.max_steps:,} of {cfg.batch_size:,} samples, {cfg.max_steps * cfg.batch_size:,} in all "
+        f"(states {C}x{H}x{W}, {cfg.accumulate} micro-batches a step)",
+        f"  cost           {cost:.4g} forward-equivalents, {cost / cfg.max_steps / cfg.batch_size:.3g} a sample",
+    ]
+    patch = getattr(student, "patch_size", None)
+    if patch:
+        operations = 2 * count * (H // patch) * (W // patch) * cost
+        days = operations / H100 / 86400
+        lines.append(
+            f"  time           at most {operations:.3g} floating-point operations; {days:.3g} days of one H100 or "
+            f"{days / 8:.3g} of eight, an estimate that assumes 40% of the dense bfloat16 peak, not a measurement"
+        )
+    if cfg.teacher.kind == "auto":
+        lines.append(
+            f"  teacher        trained first if there is none: experiment={cfg.teacher.experiment}, not counted"
+        )
+    return lines

@@ -1,0 +1,66 @@
+"""Types of the settings about ImageNet: bench, learning rates, snapshots, and `decm evaluate`; see schema.py."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Schedule:
+    _target_: str = MISSING
+    _partial_: bool = MISSING
+    warmup: int = MISSING
+
+
+@dataclass
+class UntilTotal(Schedule):
+    total: int = MISSING
+
+
+SCHEDULES: dict[str, type] = {"constant": Schedule, "cosine": UntilTotal}
+
+
+@dataclass
+class Snapshots:
+    every: int = MISSING
+    sigma_rels: list[float] = MISSING
+    dtype: str = MISSING
+
+
+@dataclass
+class Decoder:
+    kind: str = MISSING
+    path: str | None = None
+    args: Any = None
+    chunk: int = MISSING
+
+
+@dataclass
+class LatentImages:
+    _target_: str = MISSING
+    autoencoder: Decoder = field(default_factory=Decoder)
+    reference: str | None = None
+    num_reference: int = MISSING
+    features: str = MISSING
+    weights: str | None = None
+    dinov2: dict[str, str] | None = None
+    keep: int = MISSING
+    spatial: bool = MISSING
+
+
+@dataclass
+class Evaluate:
+    checkpoint: str = MISSING
+    nfe: list[int] = MISSING
+    num_samples: int | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+    samplers: Any = None
+    reference: str | None = None
+    features: str | None = None
+    weights: str | None = None
+    ema_sigma_rel: float | None = None
+    save: str | None = None
+    device: str = MISSING
+    debug: bool = MISSING

@@ -1,0 +1,95 @@
+"""Samples of a long evaluation: generated once, a file a batch, by any number of processes; and ADM's npz of them."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decm.cli.progress import progress
+from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.generate import balanced_labels, generate, in_batches
+from decm.flow.flow_map import FlowMap
+
+WAIT = 0.5  # seconds between looks at what the other processes have made
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Of this process under torchrun; else (0, 1)."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def local_device(device: str) -> str:
+    """Under torchrun each process has a GPU of its own."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
+
+
+@dataclass
+class StoredEvaluator(Evaluator):
+    """An evaluator that keeps each batch of samples as a file below `folder`, so that a second start goes on.
+
+    Process `rank` of `world_size` makes every world_size-th batch; process 0 waits for the others' and has them all.
+    Batches are the same for any number of processes. `identity` is what else the samples depend on.
+    """
+
+    folder: Path = Path("samples_cache")
+    identity: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
+    world_size: int = 1
+
+    def place(self, nfe: int, num_samples: int, trained_on: Collection[str]) -> Path:
+        """The folder of the batches of one set of samples."""
+        facts = [
+            self.identity, nfe, num_samples, self.sampler(nfe, trained_on), self.seed, self.batch_size,
+            list(self.shape), self.num_classes,
+        ]  # fmt: skip
+        return self.folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor:
+        """Samples [num_samples, *shape] of the default labels and seeds; on processes but the first, its own alone."""
+        place, sampler = self.place(nfe, num_samples, trained_on), self.sampler(nfe, trained_on)
+        place.mkdir(parents=True, exist_ok=True)
+        labels, batches = balanced_labels(num_samples, self.num_classes), list(in_batches(num_samples, self.batch_size))
+        paths = [place / f"{number:06d}.npy" for number in range(len(batches))]
+        mine = range(self.rank, len(batches), self.world_size)
+        with progress(f"{nfe} steps", sum(len(batches[k]) for k in mine)) as advance:
+            for k in mine:
+                if not paths[k].is_file():
+                    made = generate(
+                        flow_map, self.shape, labels[batches[k]], nfe, sampler, self.seed, batches[k], self.device
+                    )
+                    write_array(paths[k], made.numpy())
+                advance(len(batches[k]))
+        wanted = paths if self.rank == 0 else [paths[k] for k in mine]
+        while not all(path.is_file() for path in wanted):  # torchrun ends all processes if one fails
+            time.sleep(WAIT)
+        return torch.cat([torch.from_numpy(np.load(path)) for path in wanted]) if wanted else torch.zeros(0)
+
+    def forget(self) -> None:
+        """Remove the files, once the scores are written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file, whole or not at all."""
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    with part.open("wb") as file:
+        np.save(file, array)
+    part.replace(path)
+
+
+def write_pictures(path: Path, samples: Tensor, to_pixels: Callable[[Tensor], Tensor], chunk: int = 64) -> None:
+    """ADM's file of samples: `arr_0`, uint8 [N, H, W, 3], whole or not at all; gray pictures are repeated."""
+    pictures = torch.cat([to_pixels(part).cpu().expand(-1, 3, -1, -1) for part in samples.split(chunk)])
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    with part.open("wb") as file:
+        np.savez(file, arr_0=pictures.permute(0, 2, 3, 1).contiguous().numpy())
+    part.replace(path)
