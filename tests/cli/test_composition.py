@@ -105,10 +105,10 @@ def n2n(segment):
 
 @pytest.mark.parametrize(
     ("segment", "end", "start"),
-    [("paper", 1.0, 0.5), ("paper_eq15", 0.5, 1.0), ("digits", 1.0, 0.0), ("twod", 1.0, 0.0)],
+    [("paper", 1.0, 0.5), ("paper_eq15", 0.5, 1.0), ("digits", 1.0, 0.5), ("twod", 1.0, 0.0)],
 )
 def test_presets_of_n2n_have_their_weights(segment, end, start):
-    """`digits` and `twod` are `end_only`."""
+    """`digits` takes those of `paper`, and `twod` is `end_only`."""
     _, trajectory = n2n(segment)
     assert isinstance(trajectory, FromNoise)
     assert (trajectory.objective.end, trajectory.objective.start) == (end, start)

@@ -11,7 +11,7 @@ from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.noise_to_noisy import NoiseToNoisy
 from decm.training.callbacks.trajectories import FromNoise, Instantaneous
 from decm.training.module import DistillationModule
-from helpers import random_labels, random_states, randomize_parameters, small_dit, small_mlp
+from helpers import randomize_parameters, small_dit, small_mlp
 from tiny import (
     GLOBAL_BATCH,
     all_segments,
@@ -172,8 +172,3 @@ def test_a_teacher_imitated_perfectly_costs_nothing():
         module = DistillationModule(copy.deepcopy(net), teacher_of(net, scale), recipe())
         loss, _ = loss_of(module, all_segments()[:1])
         assert low <= float(loss.detach()) <= high
-
-
-def test_states_and_labels_of_the_tiny_set_are_what_the_helpers_draw():
-    assert torch.equal(tiny_set().train_x, random_states(20, (2, 1, 1), dtype=torch.float32))
-    assert torch.equal(tiny_set().train_y, random_labels(20))
