@@ -12,6 +12,8 @@ from decm.evaluation.manifold import memorized_share, precision_recall
 from decm.evaluation.points import sliced_wasserstein
 from decm.flow.randomness import generator
 
+RESAMPLES = 10  # a single bootstrap resample of 2,000 digits scores anything from 0.19 to 0.46
+
 
 class Judge(Protocol):
     """Scores samples; `value` is the metric."""
@@ -70,9 +72,10 @@ class ImageJudge:
         }
 
     def floor(self, num: int) -> dict[str, float]:
-        rows = torch.from_numpy(generator(0, "bootstrap", num).integers(0, len(self.features), num))
+        size, draws = len(self.features), [generator(0, f"bootstrap/{k}", 0) for k in range(RESAMPLES)]
+        resampled = [self.features[torch.from_numpy(draw.integers(0, size, num))] for draw in draws]
         return {
-            "value": self._distance(self.features[rows]),
+            "value": sum(self._distance(features) for features in resampled) / RESAMPLES,
             "heldout": self._distance(self._features(self.heldout)),
             "heldout_accuracy": accuracy(self.net, self.heldout, self.heldout_labels),
         }

@@ -33,7 +33,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     floor = results["floor"]
     lowest = "floor not computed (the reference is known by its statistics alone)"
     if "value" in floor:
-        lowest = f"floor {floor['value']:.3f} (a resample of the reference against itself)"
+        lowest = f"floor {floor['value']:.3f} (resamples of the reference against itself)"
     lines = [
         f"{TITLES.get(results['metric'], results['metric'])} of {results['num_samples']} samples to "
         f"{results['reference']}; {lowest}"
