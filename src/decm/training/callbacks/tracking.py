@@ -15,7 +15,6 @@ def wandb_mode(chosen: str | None) -> str:
         return mode
     if mode:
         raise ValueError(f"logger.mode={mode!r} is unknown; expected online, offline or disabled.")
-    os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     if wandb.login(prompt=False, verify=False):
@@ -26,6 +25,7 @@ def wandb_mode(chosen: str | None) -> str:
 
 def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> list[Any]:
     """The loggers of a run of these plain settings. Raises ValueError for an unknown kind."""
+    os.environ.setdefault("WANDB_SILENT", "true")
     csv, chosen = MetricsCSV(folder), settings["logger"]
     if chosen["kind"] == "csv":
         return [csv]
