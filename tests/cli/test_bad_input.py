@@ -117,6 +117,8 @@ def test_steps_out_of_range(finished, cached, tmp_path, nfe):
         decm("sample", f"checkpoint={finished.folder}", f"nfe={nfe}", f"out={tmp_path / 'a.png'}"), said
     )
     assert_one_sentence(decm("evaluate", f"checkpoint={finished.folder}", f"nfe=[{nfe}]"), said)
+    assert_one_sentence(decm("evaluate", f"checkpoint={finished.folder}", f"nfe=[1,{nfe}]"), said)
+    assert not (finished.folder / "samples_cache").exists()
     assert_one_sentence(train(cached, f"evaluation.nfe=[1,{nfe}]"), said)
     assert [path.name for path in cached.iterdir()] == ["cache"]  # nothing was trained before it was told
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, load_strictly, segment_names
+from decm.cli.checks import check_evaluation
 from decm.cli.models import Model, load_model, pick_device
 from decm.cli.runs import TIME_FORMAT, write_results
 from decm.cli.scores import score_models
@@ -31,6 +32,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     device = local_device(pick_device(cfg.device))
     model = load_model(cfg.checkpoint, device)
     run = configure(model.cfg, cfg)
+    check_evaluation(run)
     if run.trainer.threads:  # the run's own figures were made so
         torch.set_num_threads(run.trainer.threads)
     if cfg.ema_sigma_rel is not None:
