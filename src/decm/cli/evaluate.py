@@ -20,7 +20,6 @@ from decm.cli.scores import score_models
 from decm.cli.stored import StoredEvaluator, local_device, rank_and_world, write_pictures
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
-from decm.flow.solvers import check_steps
 from decm.report.table import markdown, show
 from decm.training.callbacks.ema_snapshots import find_snapshots, reconstruct
 
@@ -45,8 +44,6 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         raise ValueError("save=npz: the samples of this run are no pictures.")
     evaluator = build_stored(run, bench, dataset, model, cfg)
     names = segment_names(run)
-    for nfe in run.evaluation.nfe:  # all of them, before anything is generated
-        check_steps(nfe, evaluator.sampler(nfe, names))
     if evaluator.rank:
         for nfe in run.evaluation.nfe:
             evaluator.samples(model.flow_map, nfe, run.evaluation.num_samples, names)
