@@ -164,7 +164,7 @@ def test_the_patterns_see_what_they_look_for():
     for text in (
         "https://py" + "pi.org/simple",
         "--extra-index-" + "url https://x.y",
-        "http://mirror/root/simp" + "le/",
+        "http://mirror/packages/simp" + "le/",
     ):
         assert INDEX_URL.search(text), text
     for folder in ("wo" + "rk", "r" + "oot", "ho" + "me"):
