@@ -91,8 +91,9 @@ def without_trainer(module, accumulate=1):
     """The module as one process of one device sees it, so that `training_step` can be called; `logged` collects."""
     logged = {}
     module._trainer = SimpleNamespace(
-        world_size=1, accumulate_grad_batches=accumulate, global_step=0, callback_metrics=logged
-    )
+        world_size=1, accumulate_grad_batches=accumulate, global_step=0, callback_metrics=logged,
+        strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
+    )  # fmt: skip
     module.log = lambda name, value, **_: logged.__setitem__(name, float(value))
     return logged
 

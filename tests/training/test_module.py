@@ -136,11 +136,11 @@ def test_without_a_teacher_n2n_of_its_start_alone_takes_the_conditional_velocity
 
 
 def test_forward_equivalents_of_a_step_are_those_counted_by_hand():
-    """Student rows: 3 each without tangents, 5 with. A guided teacher evaluates twice a row."""
+    """Student rows: 3 each without tangents, 4 with. A guided teacher evaluates twice a row."""
     B, half, quarter = 8, 4, 2
     module = tiny_module()
     loss_of(module, all_segments())
-    student = 3 * B + 5 * B + 5 * half + 5 * quarter
+    student = 3 * B + 4 * B + 4 * half + 4 * quarter
     teacher = 2 * (B + half + half)  # at the anchor, and for N2N at its start and at its end
     assert module.forward_equivalents == student + teacher
     loss_of(module, all_segments()[:1])

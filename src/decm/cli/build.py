@@ -13,6 +13,7 @@ from decm.cli.runs import find_checkpoint
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.training.callbacks.trajectories import Trajectory
+from decm.training.checkpoint_files import read_file
 
 STUDENT, EMA = "student.", "ema."
 
@@ -60,7 +61,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's contents, plain data and tensors only. Raises ValueError for anything else."""
     file = find_checkpoint(path)
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = read_file(file)
     except Exception as error:  # whatever the unpickler says, the file is not ours
         raise ValueError(f"{file} is not a checkpoint of decm, or it is damaged ({type(error).__name__}).") from error
     if not isinstance(checkpoint, dict) or "decm_config" not in checkpoint:

@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 from decm.cli.build import segment_names
 from decm.data.loader import micro_batch_size
 from decm.flow.solvers import check_steps, choose_sampler
+from decm.training.sharding import PRECISIONS
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -13,8 +14,22 @@ def check_settings(cfg: DictConfig) -> None:
     _at_least(1, {f"trainer.{key}": cfg.trainer[key] for key in ("checkpoint_every", "log_every")})
     if not 0 <= cfg.label_drop <= 1:
         raise ValueError(f"label_drop={cfg.label_drop}; expected a share between 0 and 1.")
+    _check_trainer(cfg)
     micro_batch_size(cfg.batch_size, 1, cfg.accumulate)
     check_evaluation(cfg)
+
+
+def _check_trainer(cfg: DictConfig) -> None:
+    t = cfg.trainer
+    if t.activation_checkpointing and cfg.jvp != "split":
+        raise ValueError(
+            f"trainer.activation_checkpointing=true with jvp={cfg.jvp} would keep what it is to compute again; "
+            "set jvp=split."
+        )
+    if t.strategy == "fsdp" and t.precision not in PRECISIONS:
+        raise ValueError(f"trainer.precision={t.precision} under fsdp; expected {' or '.join(PRECISIONS)}.")
+    if t.reshard and t.strategy != "fsdp":
+        raise ValueError("trainer.reshard=true has an effect under trainer=fsdp alone; leave it out.")
 
 
 def check_evaluation(cfg: DictConfig) -> None:

@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from decm.cli.build import build_network, build_trajectories
+from decm.flow.derivative import FORWARD_BACKWARD
+from decm.flow.derivative import forward_equivalents as dual_equivalents
 from decm.objectives.base import Segment
 from decm.training.callbacks.ema_snapshots import DTYPES
 from decm.training.callbacks.trajectories import Trajectory
-from decm.training.module import DUAL_FORWARD_BACKWARD, FORWARD_BACKWARD
 
-FLOAT, ROWS = 4, 4  # bytes; rows of the made-up segments that costs are counted on
+FLOAT, ROWS, STEPS = 4, 512, 5  # bytes; rows and steps (spread over the run) that costs are counted on
 H100 = 989e12 * 0.4  # floating-point operations a second: the dense bfloat16 peak, of which 40% is assumed
 NETWORK_TEACHERS = ("auto", "checkpoint", "weights")
 GB = 1e9
@@ -20,45 +22,51 @@ GB = 1e9
 
 @dataclass
 class CountingField:
-    """A velocity of zeros that counts how often a network would be evaluated, per row."""
+    """A velocity of zeros that counts the rows that would go through a network: the guided ones twice."""
 
     scale: float
     low: float
     high: float
-    evaluations: int = 0
+    rows: int = 0
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        guided = self.scale != 1 and bool(((t >= self.low) & (t <= self.high)).any())
-        self.evaluations += 2 if guided else 1
+        guided = (t >= self.low) & (t <= self.high) if self.scale != 1 else torch.zeros(0)
+        self.rows += len(t) + int(guided.sum())
         return torch.zeros_like(x)
 
 
-def row_cost(trajectory: Trajectory, has_teacher: bool, field: CountingField) -> tuple[int, int]:
-    """Forward-equivalents of (student, teacher) for one row of a segment, the velocity at the anchor left out."""
-    t, x, y = torch.linspace(0.2, 0.9, ROWS), torch.zeros(ROWS, 1, 1, 1), torch.zeros(ROWS, dtype=torch.int64)
-    start, end = trajectory.ends(t, torch.arange(ROWS), 0, 0)
+def field_cost(trajectory: Trajectory, t: Tensor, step: int, has_teacher: bool, field: CountingField) -> int:
+    """Rows of the teacher for a segment at anchor times t [ROWS], the velocity at the anchor left out."""
+    x, y = torch.zeros(ROWS, 1, 1, 1), torch.zeros(ROWS, dtype=torch.int64)
+    start, end = trajectory.ends(t, torch.arange(ROWS), step, 0)
     known = torch.zeros_like(x) if not has_teacher or torch.equal(start, t) else None
-    segment, before = Segment(x, start, end, y, v=known), field.evaluations
+    segment, before = Segment(x, start, end, y, v=known), field.rows
     rows = trajectory.objective.ask(segment, field)
     trajectory.objective.aim(segment, x, None if rows.tangents is None else x, field)
-    student = FORWARD_BACKWARD if rows.tangents is None else DUAL_FORWARD_BACKWARD
-    return student, field.evaluations - before
+    return field.rows - before
 
 
-def forward_equivalents(cfg: DictConfig) -> float:
-    """Of a whole run, as its results.json counts them: network forwards of student and teacher, in rows."""
-    network_teacher, g = cfg.teacher.kind in NETWORK_TEACHERS, cfg.teacher.guidance
+def student_cost(cfg: DictConfig, student: nn.Module, trajectory: Trajectory) -> int:
+    """Forward-equivalents of the student for one row of a segment."""
+    t, x, y = torch.full((1,), 0.5), torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.int64)
+    rows = trajectory.objective.ask(Segment(x, t, t, y, v=x), lambda x, t, y: x)
+    once = FORWARD_BACKWARD if rows.tangents is None else dual_equivalents(cfg.jvp, student)
+    return once + cfg.trainer.activation_checkpointing
+
+
+def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
+    """Forwards of student and teacher in a whole run, in expectation over its times; results.json counts them."""
+    g, share = cfg.teacher.guidance, float(cfg.teacher.kind in NETWORK_TEACHERS) / ROWS
     field = CountingField(g.scale, g.low, g.high)
-    total = 0.0
-    if network_teacher:
-        anchor = torch.full((ROWS,), 0.5)
-        field(torch.zeros(ROWS, 1, 1, 1), anchor, anchor)
-        total += cfg.max_steps * cfg.batch_size * field.evaluations
+    t = (torch.arange(ROWS) + 0.5) / ROWS
+    t = instantiate(cfg.times)(t) if cfg.times else t
+    field(t, t, t)
+    total = cfg.max_steps * cfg.batch_size * field.rows * share
     for trajectory in build_trajectories(cfg):
-        student, teacher = row_cost(trajectory, cfg.teacher.kind != "none", field)
-        steps = -(-cfg.max_steps // trajectory.every)
-        rows = max(1, round(cfg.batch_size * trajectory.fraction))
-        total += steps * rows * (student + (teacher if network_teacher else 0))
+        at = [cfg.max_steps * k // STEPS for k in range(STEPS)]
+        teacher = sum(field_cost(trajectory, t, step, cfg.teacher.kind != "none", field) for step in at) / STEPS
+        rows = -(-cfg.max_steps // trajectory.every) * max(1, round(cfg.batch_size * trajectory.fraction))
+        total += rows * (student_cost(cfg, student, trajectory) + teacher * share)
     return total
 
 
@@ -78,7 +86,7 @@ def describe(cfg: DictConfig) -> list[str]:
     files = cfg.max_steps // cfg.snapshots.every * profiles if profiles else 0
     snapshots = files * count * DTYPES[cfg.snapshots.dtype].itemsize
     C, H, W = student.shape  # type: ignore[misc]
-    cost = forward_equivalents(cfg)
+    cost = forward_equivalents(cfg, student)
     lines = [
         f"{cfg.name}: dry run, nothing is made or trained.",
         f"  parameters     {count:,} (student), {frozen:,} (teacher)",

@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.strategies import Strategy
 from omegaconf import DictConfig
 
 from decm.cli.bench import Bench
@@ -19,13 +20,17 @@ from decm.cli.runs import LAST
 from decm.cli.teachers import Source, initialize
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
+from decm.networks.regions import prepare_regions
 from decm.training.callbacks.ema import EMA
 from decm.training.callbacks.ema_snapshots import FOLDER, EMASnapshots
 from decm.training.callbacks.previews import Evaluate, Previews
+from decm.training.callbacks.self_check import SelfCheck
 from decm.training.callbacks.speed import PlainProgress, Speed
 from decm.training.callbacks.tracking import build_loggers, finish
+from decm.training.checkpoint_files import stored_step
 from decm.training.csv_logger import MetricsCSV
 from decm.training.module import DistillationModule, Recipe
+from decm.training.sharding import PRECISIONS, ShardedStrategy, Sharding
 
 
 class ConfigInCheckpoint(Callback):
@@ -65,7 +70,18 @@ def build_module(cfg: DictConfig, source: Source) -> DistillationModule:
         cfg.seed, cfg.batch_size, instantiate(cfg.optimizer), instantiate(cfg.schedule), cfg.label_drop, times,
         cfg.jvp, cfg.fused,
     )  # fmt: skip
-    return DistillationModule(student, source.teacher, recipe)
+    t = cfg.trainer
+    prepare_regions(student, t.compile, t.activation_checkpointing)
+    if source.teacher is not None and source.teacher.network is not None and t.compile:
+        prepare_regions(source.teacher.network, compiled=True)
+    sharding = Sharding(PRECISIONS[t.precision], t.reshard) if t.strategy == "fsdp" else Sharding()
+    return DistillationModule(student, source.teacher, recipe, sharding)
+
+
+def build_strategy(cfg: DictConfig) -> tuple[Strategy | str, Any]:
+    """Lightning's strategy and precision. Under `fsdp` parameters are cast by FSDP2, not by autocast."""
+    t = cfg.trainer
+    return (ShardedStrategy(), "32-true") if t.strategy == "fsdp" else (t.strategy, t.precision)
 
 
 def build_callbacks(
@@ -79,6 +95,8 @@ def build_callbacks(
         RichProgressBar() if sys.stdout.isatty() else PlainProgress(cfg.name),
         ConfigInCheckpoint(settings),
     ]
+    if cfg.self_check and cfg.jvp != "finite_difference":
+        callbacks.append(SelfCheck())
     if cfg.snapshots.every:
         kept = cfg.snapshots
         callbacks.append(EMASnapshots(folder / FOLDER, kept.every, list(kept.sigma_rels), kept.dtype))
@@ -108,24 +126,24 @@ def fit(
     module = build_module(cfg, source)
     loggers = build_loggers(settings, folder, group)
     callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench)
-    t = cfg.trainer
+    t, (strategy, precision) = cfg.trainer, build_strategy(cfg)
     trainer = Trainer(
-        max_steps=cfg.max_steps, max_epochs=-1, accelerator=t.accelerator, devices=t.devices, strategy=t.strategy,
-        num_nodes=t.num_nodes, precision=t.precision, accumulate_grad_batches=cfg.accumulate,
+        max_steps=cfg.max_steps, max_epochs=-1, accelerator=t.accelerator, devices=t.devices, strategy=strategy,
+        num_nodes=t.num_nodes, precision=precision, accumulate_grad_batches=cfg.accumulate,
         gradient_clip_val=t.clip_norm, callbacks=callbacks, logger=loggers, log_every_n_steps=t.log_every,
         enable_progress_bar=sys.stdout.isatty(), enable_model_summary=False, use_distributed_sampler=False,
         num_sanity_val_steps=0, default_root_dir=folder,
     )  # fmt: skip
     last = folder / LAST
-    if last.is_file():
-        step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    if last.exists():
+        step = stored_step(last)
         print(f"Continuing {folder} at step {step} of {cfg.max_steps}", flush=True)
         for logger in loggers:
             if isinstance(logger, MetricsCSV):
                 logger.forget_after(step)
     try:
         trainer.fit(
-            module, DataModule(dataset, cfg.batch_size, cfg.seed), ckpt_path=last if last.is_file() else None,
+            module, DataModule(dataset, cfg.batch_size, cfg.seed), ckpt_path=last if last.exists() else None,
             weights_only=True,
         )  # fmt: skip
         trainer.save_checkpoint(last)

@@ -101,10 +101,10 @@ def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) ->
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a file or a run folder means. Raises ValueError if there is none."""
     path = Path(path)
-    if path.is_file():
+    if path.is_file() or (path.is_dir() and path.suffix == LAST.suffix):  # the latter is a sharded checkpoint
         return path
     if not path.exists():
         raise ValueError(f"Checkpoint {str(path)!r} does not exist; expected a run folder or a .ckpt file.")
-    if not (path / LAST).is_file():
+    if not (path / LAST).exists():
         raise ValueError(f"{str(path)!r} has no {LAST}: no checkpoint was saved there yet, or it is no run folder.")
     return path / LAST

@@ -147,6 +147,9 @@ class Trainer:
     strategy: str = MISSING
     num_nodes: int = MISSING
     precision: str = MISSING
+    compile: bool = MISSING
+    activation_checkpointing: bool = MISSING
+    reshard: bool = MISSING
     threads: int | None = MISSING
     clip_norm: float | None = MISSING
     log_every: int = MISSING
@@ -192,6 +195,7 @@ class Train:
     times: Any = None
     jvp: str = MISSING
     fused: bool = MISSING
+    self_check: bool = MISSING
     data: Any = MISSING
     network: Any = MISSING
     segment: Any = MISSING

@@ -4,6 +4,7 @@ A network that sets `supports_tangents = True` is called as `net(x, t, s, y, tan
 any other goes through `torch.func.jvp` as a whole. In every engine F keeps its gradient graph and dF has none.
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -17,20 +18,31 @@ Engine = Callable[[Network, Tensor, Tensor, Tensor, Tensor, Tangents], tuple[Ten
 
 def dual(net: Network, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
     """(F, dF) by forward-mode differentiation, in one pass."""
-    if getattr(net, "supports_tangents", False):
+    if supports_tangents(net):
         F, dF = net(x, t, s, y, tangents=tangents)
         return F, dF
+    if isinstance(net, torch.nn.Module):
+        warnings.warn(  # Python shows it once
+            f"{type(net).__name__} does not take tangents: torch.func.jvp differentiates it as a whole, which takes "
+            "longer, unfuses its attention and keeps more activations. See networks/dual.py for what takes them.",
+            stacklevel=2,
+        )
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative (pytorch#128971)
         value = torch.func.jvp(lambda x, t, s: net(x, t, s, y), (x, t, s), tangents)
         F, dF = value[0], value[1]
     return F, dF.detach()
 
 
+def supports_tangents(net: Network) -> bool:
+    """Whether a network carries tangents by itself."""
+    return getattr(net, "supports_tangents", False)
+
+
 def split(net: Network, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
-    """(F, dF) by a dual pass without gradient and an ordinary forward: for activation checkpointing."""
+    """(F, dF) by an ordinary forward and a dual pass without gradient: for activation checkpointing."""
+    F = net(x, t, s, y)  # first: autocast would keep weights that were cast without a gradient
     with torch.no_grad():
-        dF = dual(net, x, t, s, y, tangents)[1]
-    return net(x, t, s, y), dF
+        return F, dual(net, x, t, s, y, tangents)[1]
 
 
 def finite_difference(
@@ -38,10 +50,23 @@ def finite_difference(
 ) -> tuple[Tensor, Tensor]:
     """(F, dF) with dF from a central difference of half-width eps (relative error about 5e-5 in float32)."""
     dx, dt, ds = tangents
+    F = net(x, t, s, y)
     with torch.no_grad():
         ahead = net(x + eps * dx, t + eps * dt, s + eps * ds, y)
         behind = net(x - eps * dx, t - eps * dt, s - eps * ds, y)
-    return net(x, t, s, y), (ahead - behind) / (2 * eps)
+    return F, (ahead - behind) / (2 * eps)
 
 
 ENGINES: dict[str, Engine] = {"dual": dual, "split": split, "finite_difference": finite_difference}
+FORWARD_BACKWARD = 3  # forward-equivalents of a row without a derivative
+
+
+def forward_equivalents(engine: str, net: Network) -> int:
+    """What a row with a derivative costs, in forwards, backward (2) included; counted in benchmarks/step.py.
+
+    A dual pass is 2 forwards for a network that takes tangents, 3 through torch.func.jvp.
+    """
+    dual_pass = 2 if supports_tangents(net) else 3
+    return {"dual": dual_pass + 2, "split": FORWARD_BACKWARD + dual_pass, "finite_difference": FORWARD_BACKWARD + 2}[
+        engine
+    ]

@@ -18,8 +18,7 @@ class GuidedVelocity:
     DE-CM Sec. 3.4 (velocity normalization) on classifier-free guidance; the interval is arXiv:2404.07724's.
     `eta_rms` is eta per dimension, eta = eta_rms sqrt(D), so that it carries over between resolutions; None switches
     normalization off. `null` is the label without a class. The teacher is called once, as net(x, t, t, y), for the
-    conditional and the unconditional velocity together; without guidance (w = 1, or no row in the interval)
-    the unconditional one is not computed.
+    conditional and the unconditional velocity together; the latter is computed for the rows in the interval alone.
     """
 
     def __init__(
@@ -37,19 +36,21 @@ class GuidedVelocity:
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """The guided velocity [B, ...] at states x [B, ...], times t [B], labels y [B]."""
-        inside = (t >= self.low) & (t <= self.high)
-        if self.scale == 1 or not bool(inside.any()):
+        if self.scale == 1:
             self.evaluations += len(x)
             return self.net(x, t, t, y)
-        self.evaluations += 2 * len(x)
-        twice = torch.cat([t, t])
-        v_c, v_u = self.net(torch.cat([x, x]), twice, twice, torch.cat([y, torch.full_like(y, self.null)])).chunk(2)
-        dv = v_c - v_u
-        gain = torch.full_like(t, self.scale - 1)
+        inside = ((t >= self.low) & (t <= self.high)).nonzero().flatten()
+        self.evaluations += len(x) + len(inside)
+        times = torch.cat([t, t[inside]])
+        labels = torch.cat([y, torch.full_like(y[inside], self.null)])
+        both = self.net(torch.cat([x, x[inside]]), times, times, labels)
+        v_c, v_u = both.split([len(x), len(inside)])
+        dv = v_c[inside] - v_u
+        gain = torch.full_like(t[inside], self.scale - 1)
         if self.eta_rms is not None:
             norm = dv.flatten(1).norm(dim=1).clamp(min=torch.finfo(dv.dtype).tiny)
-            gain = gain * (self.eta_rms * math.sqrt(dv[0].numel()) / norm).clamp(max=1)
-        return v_c + expand(torch.where(inside, gain, 0), x) * dv
+            gain = gain * (self.eta_rms * math.sqrt(x[0].numel()) / norm).clamp(max=1)
+        return v_c.index_add(0, inside, expand(gain, dv) * dv)
 
 
 class UnguidedVelocity(GuidedVelocity):

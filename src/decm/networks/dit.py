@@ -5,19 +5,15 @@ from timm.layers import RotaryEmbeddingCat, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
 from decm.networks.dual import Dual
-from decm.networks.layers import Block, EndEmbedding, FinalLayer, TimeEmbedding
+from decm.networks.layers import Block, Conditioned, FinalLayer
 
 
-class LightningDiT(nn.Module):
+class LightningDiT(Conditioned):
     """F(x, t, s, y): [B, C, H, W], times [B] in [0, 1], labels [B] (num_classes: the null label) -> [B, C, H, W].
 
-    The condition is emb_t(t) + emb_s(s) + emb_y(y). The end embedding's last layer starts at zero, so that a student
-    initialized from a teacher begins as F(x, t, s) = v(x, t). With `two_times=False` (a teacher) s is ignored.
     `time_scale` multiplies the times before their features (1 in the published networks).
     Raises ValueError where patch size, width or heads do not divide.
     """
-
-    supports_tangents = True
 
     def __init__(
         self, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
@@ -32,14 +28,12 @@ class LightningDiT(nn.Module):
             )
         side = input_size // patch_size
         self.shape = (in_channels, input_size, input_size)
-        self.num_classes, self.patch_size, self.two_times = num_classes, patch_size, two_times
+        self.patch_size = patch_size
         self.x_embedder = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
         nn.init.zeros_(self.x_embedder.bias)  # type: ignore[arg-type]
-        self.t_embedder = TimeEmbedding(hidden_size, time_scale)
-        self.s_embedder = EndEmbedding(hidden_size, end_embedding, time_scale) if two_times else None
-        self.y_embedder = nn.Embedding(num_classes + 1, hidden_size)
-        nn.init.normal_(self.y_embedder.weight, std=0.02)
+        self.condition_on(hidden_size, num_classes, two_times, end_embedding, time_scale)
+        self.pos_embed: Tensor
         self.register_buffer("pos_embed", build_sincos2d_pos_embed([side, side], hidden_size)[None])
         rope = RotaryEmbeddingCat(hidden_size // num_heads, in_pixels=False, feat_shape=[side, side], temperature=1e4)
         self.register_buffer("rope", rope.get_embed(), persistent=False)
@@ -49,30 +43,26 @@ class LightningDiT(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> Tensor | Dual:
-        """F, or (F, dF) with `tangents` (dx, dt, ds); dF has no gradient."""
-        if tangents is not None:
-            return self._dual(x, t, s, y, *tangents)
-        c = self.t_embedder(t) + self.y_embedder(y)
-        if self.s_embedder is not None:
-            c = c + self.s_embedder(t, s)
-        h = self.x_embedder(x).flatten(2).transpose(1, 2) + self.pos_embed  # [B, N, width]
-        for block in self.blocks:
-            h = block(h, c, self.rope)
-        return self._unpatchify(self.final_layer(h, c))
-
-    def _dual(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, dx: Tensor, dt: Tensor, ds: Tensor) -> Dual:
-        c, dc = self.t_embedder.dual(t, dt)
-        c = c + self.y_embedder(y)
-        if self.s_embedder is not None:
-            end, dend = self.s_embedder.dual(t, dt, s, ds)
-            c, dc = c + end, dc + dend
-        h = self.x_embedder(x).flatten(2).transpose(1, 2) + self.pos_embed
+        """F, or (F, dF) with `tangents` (dx, dt, ds), of the type of x; dF has no gradient."""
+        dtype = self.x_embedder.weight.dtype  # bfloat16 where parameters are cast; the embeddings stay in float32
+        h = self._tokens(x.to(dtype), self.x_embedder.bias) + self.pos_embed.to(dtype)
+        if tangents is None:
+            c = self.condition(t, s, y).to(dtype)
+            for block in self.blocks:
+                h = block(h, c, self.rope)
+            return self._unpatchify(self.final_layer(h, c)).to(x.dtype)
+        dx, dt, ds = tangents
+        c, dc = (part.to(dtype) for part in self.condition_dual(t, s, y, dt, ds))
         with torch.no_grad():
-            dh = nn.functional.conv2d(dx, self.x_embedder.weight, stride=self.patch_size).flatten(2).transpose(1, 2)
+            dh = self._tokens(dx.to(dtype), None)
         for block in self.blocks:
-            h, dh = block.dual(h, dh, c, dc, self.rope)  # type: ignore[operator]
+            h, dh = block(h, c, self.rope, (dh, dc))
         h, dh = self.final_layer.dual(h, dh, c, dc)
-        return self._unpatchify(h), self._unpatchify(dh)
+        return self._unpatchify(h).to(x.dtype), self._unpatchify(dh).to(x.dtype)
+
+    def _tokens(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Images [B, C, H, W] -> tokens [B, N, width]."""
+        return nn.functional.conv2d(x, self.x_embedder.weight, bias, self.patch_size).flatten(2).transpose(1, 2)
 
     def _unpatchify(self, tokens: Tensor) -> Tensor:
         """Tokens [B, h w, p q c] -> images [B, c, h p, w q]."""

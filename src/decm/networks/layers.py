@@ -1,12 +1,18 @@
 """The layers that timm does not have: time and end embedding, attention with QK-norm and RoPE, adaLN block.
 
-Each has a `dual`, which carries a tangent beside the value (networks/dual.py).
+Each has a `dual`, which carries a tangent beside the value (networks/dual.py). What is sharded on its own (the block
+and the two embeddings) takes the tangents as arguments of its call, so that hooks see them pass.
 """
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
 from timm.layers import RmsNorm, SwiGLUPacked, apply_rot_embed_cat
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from decm.networks import dual
 from decm.networks.dual import Dual
@@ -14,6 +20,12 @@ from decm.networks.dual import Dual
 EPS = 1e-6  # LightningDiT's, for every RMSNorm
 FEATURES = 256  # of a time
 END_EMBEDDINGS = ("raw", "difference")
+
+
+@cache
+def compiled(core: Callable[..., Any]) -> Callable[..., Any]:
+    """A block's core as one compiled graph, shared by all blocks: their parameters are its inputs."""
+    return torch.compile(core, fullgraph=True)
 
 
 def time_angle(t: Tensor, scale: float = 1.0) -> Tensor:
@@ -66,11 +78,8 @@ class _Embedding(nn.Module):
 class TimeEmbedding(_Embedding):
     """What the network knows of a segment's start t."""
 
-    def forward(self, t: Tensor) -> Tensor:
-        return self.embed(t)
-
-    def dual(self, t: Tensor, dt: Tensor) -> Dual:
-        return self.embed_dual(t, dt)
+    def forward(self, t: Tensor, dt: Tensor | None = None) -> Tensor | Dual:
+        return self.embed(t) if dt is None else self.embed_dual(t, dt)
 
 
 class EndEmbedding(_Embedding):
@@ -86,16 +95,49 @@ class EndEmbedding(_Embedding):
         super().__init__(width, scale, zero=True)
         self.kind = kind
 
-    def forward(self, t: Tensor, s: Tensor) -> Tensor:
-        if self.kind == "raw":
-            return self.embed(s)
-        return self.embed(s - t) - self.embed(torch.zeros_like(t))
-
-    def dual(self, t: Tensor, dt: Tensor, s: Tensor, ds: Tensor) -> Dual:
+    def forward(self, t: Tensor, s: Tensor, tangents: Dual | None = None) -> Tensor | Dual:
+        """Of the end s of segments from t; with `tangents` (dt, ds) the value and its tangent."""
+        if tangents is None:
+            return self.embed(s) if self.kind == "raw" else self.embed(s - t) - self.embed(torch.zeros_like(t))
+        dt, ds = tangents
         if self.kind == "raw":
             return self.embed_dual(s, ds)
         embedded, dembedded = self.embed_dual(s - t, ds - dt)
         return embedded - self.embed(torch.zeros_like(t)), dembedded
+
+
+class Conditioned(nn.Module):
+    """A network with the condition c = emb_t(t) + emb_s(s) + emb_y(y); `num_classes` is the null label.
+
+    The end embedding's last layer starts at zero, so that a student initialized from a teacher begins as
+    F(x, t, s) = v(x, t). With `two_times=False` (a teacher) s is ignored.
+    """
+
+    supports_tangents = True
+
+    def condition_on(
+        self, width: int, num_classes: int, two_times: bool, end_embedding: str, time_scale: float
+    ) -> None:
+        """Make the embeddings, [B] -> [B, width]."""
+        self.num_classes, self.two_times = num_classes, two_times
+        self.t_embedder = TimeEmbedding(width, time_scale)
+        self.s_embedder = EndEmbedding(width, end_embedding, time_scale) if two_times else None
+        self.y_embedder = nn.Embedding(num_classes + 1, width)
+        nn.init.normal_(self.y_embedder.weight, std=0.02)
+
+    def condition(self, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+        """c [B, width]."""
+        c = self.t_embedder(t) + self.y_embedder(y)
+        return c if self.s_embedder is None else c + self.s_embedder(t, s)
+
+    def condition_dual(self, t: Tensor, s: Tensor, y: Tensor, dt: Tensor, ds: Tensor) -> Dual:
+        """c and its tangent along (dt, ds)."""
+        c, dc = self.t_embedder(t, dt)
+        c = c + self.y_embedder(y)
+        if self.s_embedder is None:
+            return c, dc
+        end, dend = self.s_embedder(t, s, (dt, ds))
+        return c + end, dc + dend
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -136,7 +178,11 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """LightningDiT's block: attention and SwiGLU, each after RMSNorm and adaLN (shift, scale), each gated."""
+    """LightningDiT's block: attention and SwiGLU, each after RMSNorm and adaLN (shift, scale), each gated.
+
+    It is a region: where `compiled`, its two cores `plain` and `dual` are graphs without breaks, and hooks stay outside
+    of them; where `checkpointed`, it keeps nothing but its inputs for the backward pass and computes the rest again.
+    """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool) -> None:
         super().__init__()
@@ -148,13 +194,26 @@ class Block(nn.Module):
         self.mlp.fc1 = linear(width, 2 * hidden, "xavier")
         self.mlp.fc2 = linear(hidden, width, "xavier")
         self.adaln = nn.Sequential(nn.SiLU(), linear(width, 6 * width, "zero"))
+        self.compiled, self.checkpointed = False, False
 
-    def forward(self, x: Tensor, c: Tensor, rope: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, rope: Tensor, tangents: Dual | None = None) -> Tensor | Dual:
+        """Tokens [B, N, width] under the condition c [B, width]; with `tangents` (dx, dc) they and their tangent."""
+        if tangents is not None:
+            return self._core(Block.dual)(self, x, c, rope, *tangents)
+        plain = self._core(Block.plain)
+        if self.checkpointed and torch.is_grad_enabled():
+            return checkpoint(plain, self, x, c, rope, use_reentrant=False)
+        return plain(self, x, c, rope)
+
+    def _core(self, core: Callable[..., Any]) -> Callable[..., Any]:
+        return compiled(core) if self.compiled else core
+
+    def plain(self, x: Tensor, c: Tensor, rope: Tensor) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaln(c).chunk(6, dim=1)
         x = x + gate_a[:, None] * self.attn(modulate(self.norm1(x), shift_a, scale_a), rope)
         return x + gate_m[:, None] * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
-    def dual(self, x: Tensor, dx: Tensor, c: Tensor, dc: Tensor, rope: Tensor) -> Dual:
+    def dual(self, x: Tensor, c: Tensor, rope: Tensor, dx: Tensor, dc: Tensor) -> Dual:
         m, dm = dual.sequential(self.adaln, c, dc)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = zip(m.chunk(6, dim=1), dm.chunk(6, dim=1), strict=True)
         h = dual.modulate(*dual.rms_norm(self.norm1, x, dx), shift_a, scale_a)

@@ -84,7 +84,10 @@ class SubTrajectory:
 
 @dataclass
 class Batch:
-    """The anchor: data x, noise z, times t, labels y, the samples' indices in the run's order, and the plan."""
+    """The anchor: data x, noise z, times t, labels y, the samples' indices in the run's order, and the plan.
+
+    A segment that acts at this step is `due` also where none of its rows is in this part of the global batch.
+    """
 
     x: Tensor  # [B, ...]
     z: Tensor  # [B, ...]
@@ -92,6 +95,7 @@ class Batch:
     y: Tensor  # [B]
     index: Tensor  # [B]
     plan: list[SubTrajectory] = field(default_factory=list)
+    due: list[str] = field(default_factory=list)  # names of this step's segments, on every rank the same
 
     def __post_init__(self) -> None:
         B = self.x.shape[0]

@@ -1,6 +1,7 @@
 """The training step: draw the anchor, let the plan ask, call the student once, aim, measure, and sum."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,17 +9,20 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
+from decm.flow.derivative import FORWARD_BACKWARD, forward_equivalents
 from decm.flow.flow_map import FlowMap
 from decm.flow.path import conditional_velocity, interpolate, root_mean_square
 from decm.flow.randomness import normal, uniform
 from decm.flow.times import stratified_times
 from decm.flow.velocity import Field, GuidedVelocity
-from decm.objectives.base import Batch
+from decm.networks.regions import regions
+from decm.objectives.base import Batch, Rows
+from decm.training.sharding import Sharding, shard
 from decm.training.student_call import call_student
 
 TEACHER = "teacher."
-FORWARD_BACKWARD, DUAL_FORWARD_BACKWARD = 3, 5  # forward-equivalents of a row: 1 + 2, and 1 + 2 (tangents) + 2
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,11 @@ def no_teacher(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
 class DistillationModule(LightningModule):
     """Teacher (frozen, not in checkpoints), student, and the EMA of the student alone."""
 
-    def __init__(self, student: nn.Module, teacher: Teacher | None, recipe: Recipe) -> None:
+    def __init__(
+        self, student: nn.Module, teacher: Teacher | None, recipe: Recipe, sharding: Sharding | None = None
+    ) -> None:
         super().__init__()
+        self.sharding = sharding or Sharding()
         self.student = student
         self.ema = copy.deepcopy(student).requires_grad_(False)
         self.field: Field = teacher.field if teacher else no_teacher
@@ -75,6 +82,19 @@ class DistillationModule(LightningModule):
     def ema_map(self) -> FlowMap:
         """The flow map of the averaged student, which is what gets sampled."""
         return FlowMap(self.ema)
+
+    def configure_model(self) -> None:
+        """Shard the three networks where the strategy has a mesh (FSDP2); Lightning calls it before there is an optimizer.
+
+        EMA and teacher are used without gradient: the EMA, which changes, is gathered anew in each pass.
+        """
+        if self._device_mesh is None or isinstance(self.student, FSDPModule):
+            return
+        mesh, how = self._device_mesh["data_parallel"], self.sharding
+        shard(self.student, mesh, how.dtype, how.reshard)
+        shard(self.ema, mesh, how.dtype, reshard=True)
+        if self.teacher is not None:
+            shard(self.teacher, mesh, how.dtype, how.reshard)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
         """Draw the anchor: noise z, time t and label drop of each sample, from its index in the run."""
@@ -104,31 +124,39 @@ class DistillationModule(LightningModule):
 
         share = self.trainer.world_size * self.trainer.accumulate_grad_batches  # so that the global mean comes out
         total = torch.zeros((), device=batch.x.device)
+        figures = {}
         for sub, segment, (F, dF) in zip(batch.plan, segments, values, strict=True):
             with torch.no_grad():
                 aim = sub.objective.aim(segment, F.detach(), dF, self.field)
             loss = sub.objective.measure(segment, F, aim).sum() * share / sub.count
-            tangent = root_mean_square(aim.tangent).sum() * share / sub.count
-            self._log(sub.name, loss, tangent, len(F))
+            figures[f"loss/{sub.name}"] = loss.detach()
+            figures[f"tangent/{sub.name}"] = root_mean_square(aim.tangent).sum() * share / sub.count
             total = total + sub.weight * loss
-        self._count(batch, asked)
-        if not torch.isfinite(total):
-            self._refuse(batch)
+        self._report(batch, figures | {"total": total.detach()}, self._cost(asked))
         return total
 
-    def _log(self, name: str, loss: Tensor, tangent: Tensor, rows: int) -> None:
-        self.log(f"loss/{name}", loss.detach(), batch_size=rows)
-        self.log(f"tangent/{name}", tangent, batch_size=rows)
+    def _report(self, batch: Batch, figures: dict[str, Tensor], cost: int) -> None:
+        """Log losses and tangents, and refuse what is not finite: the same figures, over all ranks, on all ranks."""
+        names = [f"{kind}/{name}" for name in batch.due for kind in ("loss", "tangent")] + ["total"]
+        zero = batch.x.new_zeros(())  # of a segment without a row in this micro-batch
+        here = torch.stack([figures.get(name, zero) for name in names] + [zero + cost])
+        *means, cost_per_rank = self.trainer.strategy.reduce(here, reduce_op="mean").tolist()
+        self.forward_equivalents += cost_per_rank * self.trainer.world_size
+        found = dict(zip(names, means, strict=True))
+        if not math.isfinite(found.pop("total")):
+            self._refuse(batch, [name for name in batch.due if not math.isfinite(found[f"loss/{name}"])])
+        for name, value in found.items():
+            self.log(name, value, batch_size=len(batch.x))
 
-    def _count(self, batch: Batch, asked: list[Any]) -> None:
-        rows = sum((DUAL_FORWARD_BACKWARD if r.tangents else FORWARD_BACKWARD) * len(r.x) for r in asked)
-        if isinstance(self.field, GuidedVelocity):
-            rows += self.field.evaluations
-        self.forward_equivalents += rows * self.trainer.world_size
+    def _cost(self, asked: list[Rows]) -> int:
+        """Forward-equivalents of this rank's step: rows of student and teacher that went through a network."""
+        again = any(block.checkpointed for block in regions(self.student).values())  # a second forward of each row
+        plain = FORWARD_BACKWARD + again
+        dual = forward_equivalents(self.recipe.jvp, self.student) + again
+        rows = sum((dual if part.tangents else plain) * len(part.x) for part in asked)
+        return rows + (self.field.evaluations if isinstance(self.field, GuidedVelocity) else 0)
 
-    def _refuse(self, batch: Batch) -> None:
-        logged = self.trainer.callback_metrics
-        bad = [s.name for s in batch.plan if not torch.isfinite(torch.as_tensor(logged.get(f"loss/{s.name}", 0.0)))]
+    def _refuse(self, batch: Batch, bad: list[str]) -> None:
         raise NonFiniteLossError(
             f"The loss of {', '.join(bad) or 'the sum'} is not finite at optimizer step {self.trainer.global_step} "
             f"(samples {int(batch.index[0])} to {int(batch.index[-1])}, seed {self.recipe.seed}). "

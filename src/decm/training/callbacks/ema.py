@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from decm.training.sharding import local
+
 
 def power_law_exponent(sigma_rel: float) -> float:
     """gamma of a power-law profile of relative width sigma_rel (arXiv:2312.02696 Alg. 2)."""
@@ -44,7 +46,7 @@ class EMA(Callback):
             return
         self.step = trainer.global_step
         beta = ema_decay(self.step, self.kind, self.decay, self.sigma_rel)
-        average, current = list(pl_module.ema.parameters()), list(pl_module.student.parameters())  # type: ignore[union-attr]
+        average, current = ([local(p) for p in net.parameters()] for net in (pl_module.ema, pl_module.student))  # type: ignore[union-attr]
         with torch.no_grad():
             torch._foreach_lerp_(average, current, 1 - beta)
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from decm.training.callbacks.ema import ema_decay, power_law_exponent
+from decm.training.sharding import full, local
 
 FOLDER = "snapshots"
 WIDEST = 0.28  # of a power-law profile: 1 / sqrt(12), a constant one, is not reached
@@ -57,25 +57,24 @@ class EMASnapshots(Callback):
         current = dict(pl_module.student.named_parameters())  # type: ignore[union-attr]
         for width in self.sigma_rels:
             average = self.averages.setdefault(width, {k: p.detach().float().clone() for k, p in current.items()})
-            held = {
-                key: value.to(current[key].device) for key, value in average.items()
-            }  # a resume puts them on the CPU
+            held = {key: value.to(current[key].device) for key, value in average.items()}  # a resume loads on the CPU
             beta = ema_decay(self.step, "power", 0.0, width)
-            torch._foreach_lerp_(list(held.values()), [current[key].float() for key in held], 1 - beta)
+            newest = [local(current[key]).float() for key in held]
+            torch._foreach_lerp_([local(value) for value in held.values()], newest, 1 - beta)
             self.averages[width] = held
         if self.step % self.every == 0:
-            self.save()
+            self.save(trainer.is_global_zero)
 
-    @rank_zero_only
-    def save(self) -> None:
-        """Write the averages as they are now."""
+    def save(self, writes: bool = True) -> None:
+        """Write the averages as they are now; all ranks call it, since sharded ones are gathered, and one `writes`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for width, average in self.averages.items():
             path = self.folder / f"step_{self.step:08d}_sigma_{width:.4f}.safetensors"
-            tensors = {key: value.to("cpu", self.dtype).contiguous() for key, value in average.items()}
-            part = path.with_suffix(".part")
-            save_file(tensors, part, {"step": str(self.step), "sigma_rel": repr(float(width))})
-            part.replace(path)
+            tensors = {key: full(value).to("cpu", self.dtype).contiguous() for key, value in average.items()}
+            if writes:
+                part = path.with_suffix(".part")
+                save_file(tensors, part, {"step": str(self.step), "sigma_rel": repr(float(width))})
+                part.replace(path)
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "averages": {repr(width): average for width, average in self.averages.items()}}

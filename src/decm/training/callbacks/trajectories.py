@@ -48,6 +48,7 @@ class Trajectory(Callback):
         """The segment of this step, or None; None too where no row of this micro-batch is chosen."""
         if step % self.every:
             return None
+        batch.due.append(self.name)
         count = max(1, round(global_batch * self.fraction))
         rows = None if count == global_batch else chosen_rows(batch.index, global_batch, count)
         if rows is not None and not len(rows):
