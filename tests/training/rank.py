@@ -1,4 +1,4 @@
-"""One rank of a run of two, as a process of its own: python rank.py <folder> <rank> <port>.
+"""One rank of a run of two, as a process of its own: python rank.py <folder>.
 
 Trains twice and leaves folder/<kind>_<rank>.pt: once as decm does, once with noise drawn by each rank for itself.
 """
@@ -47,10 +47,6 @@ def train(kind="ours", **options):
 
 
 if __name__ == "__main__":
-    folder, rank, port = sys.argv[1:]
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0", "LOCAL_RANK": rank,
-        "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
+    folder, rank = sys.argv[1], os.environ["LOCAL_RANK"]
     for kind in ("ours", "own_noise"):
         torch.save(train(kind, strategy="ddp", devices=2), Path(folder) / f"{kind}_{rank}.pt")

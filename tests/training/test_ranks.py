@@ -1,25 +1,16 @@
 """Two ranks, or two micro-batches, see the samples of one process and end with its weights."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tiny import GLOBAL_BATCH, largest_gap
+from training.processes import run_ranks
 from training.rank import STEPS, train
 
 HERE = Path(__file__).parent
 SAME = 1e-6  # of weights in float32, from the order of the sums
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +21,8 @@ def one():
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of two gloo processes has in the end: {(kind, rank): result}."""
-    folder, port = tmp_path_factory.mktemp("ranks"), str(free_port())
-    paths = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE.parent)])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, HERE / "rank.py", folder, str(rank), port],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=180)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    folder = tmp_path_factory.mktemp("ranks")
+    run_ranks(HERE / "rank.py", folder, 2)
     return {
         (kind, rank): torch.load(folder / f"{kind}_{rank}.pt") for kind in ("ours", "own_noise") for rank in range(2)
     }

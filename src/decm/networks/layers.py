@@ -20,11 +20,17 @@ from decm.networks.dual import Dual
 EPS = 1e-6  # LightningDiT's, for every RMSNorm
 FEATURES = 256  # of a time
 END_EMBEDDINGS = ("raw", "difference")
+GRAPHS = 64  # that may be compiled of one core
 
 
 @cache
 def compiled(core: Callable[..., Any]) -> Callable[..., Any]:
-    """A block's core as one compiled graph, shared by all blocks: their parameters are its inputs."""
+    """A block's core as one compiled graph, shared by all blocks: their parameters are its inputs.
+
+    There is a graph for each precision, with and without gradient, for student and teacher: more than the 8 that
+    PyTorch allows by default.
+    """
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     return torch.compile(core, fullgraph=True)
 
 
@@ -198,6 +204,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, rope: Tensor, tangents: Dual | None = None) -> Tensor | Dual:
         """Tokens [B, N, width] under the condition c [B, width]; with `tangents` (dx, dc) they and their tangent."""
+        if self.compiled:
+            for rows in (x, c, *(tangents or ())):
+                torch._dynamo.maybe_mark_dynamic(rows, 0)  # so that a graph serves any number of rows
         if tangents is not None:
             return self._core(Block.dual)(self, x, c, rope, *tangents)
         plain = self._core(Block.plain)
