@@ -84,7 +84,7 @@ class DistillationModule(LightningModule):
         return FlowMap(self.ema)
 
     def configure_model(self) -> None:
-        """Shard the three networks where the strategy has a mesh (FSDP2); Lightning calls it before the optimizer exists.
+        """Shard the three networks where the strategy has a mesh (FSDP2); Lightning calls it first of all.
 
         EMA and teacher are used without gradient: the EMA, which changes, is gathered anew in each pass.
         """
