@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "generator.py": (TRAINING - {"decm.training"}) | TOOLS | {"huggingface_hub", "decm.generator"},
     "report": TRAINING | TOOLS | {"wandb", "wandb_workspaces", "jinja2", "decm.generator", "decm.report"},
     "cli": None,
-    "__init__.py": set(),
+    "__init__.py": set(), "__main__.py": {"decm.cli"},
 }  # fmt: skip
 ALSO_IN_FILE = {
     "flow/randomness.py": {"numpy"},

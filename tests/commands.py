@@ -62,6 +62,8 @@ def train(runs, *overrides, settings=TINY):
 
 def command(*arguments, before=""):
     """The argument list that runs `decm` in a process of its own, after the statements `before`."""
+    if not before:
+        return [sys.executable, "-m", "decm", *map(str, arguments)]
     code = f"{before}\nfrom decm.cli.main import main; import sys; sys.argv[0] = 'decm'; main()"
     return [sys.executable, "-c", code, *map(str, arguments)]
 

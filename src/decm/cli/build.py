@@ -1,11 +1,13 @@
 """From a configuration to objects."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from safetensors import safe_open
 from torch import nn
 
 from decm.cli.bench import Bench
@@ -16,6 +18,7 @@ from decm.training.callbacks.trajectories import Trajectory
 from decm.training.checkpoint_files import read_file
 
 STUDENT, EMA = "student.", "ema."
+CONSOLIDATED = ".safetensors"  # weights alone, of decm consolidate
 
 
 def build_network(network: Any, seed: int, **overrides: Any) -> nn.Module:
@@ -61,12 +64,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's contents, plain data and tensors only. Raises ValueError for anything else."""
     file = find_checkpoint(path)
     try:
-        checkpoint = read_file(file)
+        checkpoint = read_consolidated(file) if file.suffix == CONSOLIDATED else read_file(file)
     except Exception as error:  # whatever the unpickler says, the file is not ours
         raise ValueError(f"{file} is not a checkpoint of decm, or it is damaged ({type(error).__name__}).") from error
     if not isinstance(checkpoint, dict) or "decm_config" not in checkpoint:
         raise ValueError(f"{file} was not written by decm: it carries no configuration.")
     return checkpoint
+
+
+def read_consolidated(file: Path) -> dict[str, Any]:
+    """A file of `decm consolidate` as a checkpoint that holds its weights alone, as the averaged ones."""
+    with safe_open(file, "pt") as stored:
+        facts = stored.metadata() or {}
+        weights = {f"{EMA}{key}": stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118, it is no mapping
+    if "decm_config" not in facts:
+        return {}
+    config = json.loads(facts["decm_config"])
+    return {"decm_config": config, "global_step": int(facts["global_step"]), "state_dict": weights}
 
 
 def weights_of(checkpoint: dict[str, Any], prefix: str = EMA) -> dict[str, torch.Tensor]:

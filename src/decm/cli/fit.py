@@ -10,12 +10,12 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.strategies import Strategy
 from omegaconf import DictConfig
 
 from decm.cli.bench import Bench
 from decm.cli.build import build_evaluator, build_network, build_trajectories, segment_names
 from decm.cli.config import plain
+from decm.cli.models import pick_device
 from decm.cli.runs import LAST
 from decm.cli.teachers import Source, initialize
 from decm.data.datamodule import DataModule
@@ -78,10 +78,16 @@ def build_module(cfg: DictConfig, source: Source) -> DistillationModule:
     return DistillationModule(student, source.teacher, recipe, sharding)
 
 
-def build_strategy(cfg: DictConfig) -> tuple[Strategy | str, Any]:
-    """Lightning's strategy and precision. Under `fsdp` parameters are cast by FSDP2, not by autocast."""
+def machine(cfg: DictConfig) -> dict[str, Any]:
+    """Lightning's accelerator, devices, strategy and precision; under `fsdp` FSDP2 casts parameters, not autocast."""
     t = cfg.trainer
-    return (ShardedStrategy(), "32-true") if t.strategy == "fsdp" else (t.strategy, t.precision)
+    sharded = t.strategy == "fsdp"
+    on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and pick_device("auto") == "cpu")
+    several = on_cpu and t.devices == "auto" and t.strategy in ("ddp", "fsdp")
+    return {
+        "accelerator": t.accelerator, "devices": 2 if several else t.devices, "num_nodes": t.num_nodes,
+        "strategy": ShardedStrategy() if sharded else t.strategy, "precision": "32-true" if sharded else t.precision,
+    }  # fmt: skip
 
 
 def build_callbacks(
@@ -126,10 +132,9 @@ def fit(
     module = build_module(cfg, source)
     loggers = build_loggers(settings, folder, group)
     callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench)
-    t, (strategy, precision) = cfg.trainer, build_strategy(cfg)
+    t = cfg.trainer
     trainer = Trainer(
-        max_steps=cfg.max_steps, max_epochs=-1, accelerator=t.accelerator, devices=t.devices, strategy=strategy,
-        num_nodes=t.num_nodes, precision=precision, accumulate_grad_batches=cfg.accumulate,
+        max_steps=cfg.max_steps, max_epochs=-1, **machine(cfg), accumulate_grad_batches=cfg.accumulate,
         gradient_clip_val=t.clip_norm, callbacks=callbacks, logger=loggers, log_every_n_steps=t.log_every,
         enable_progress_bar=sys.stdout.isatty(), enable_model_summary=False, use_distributed_sampler=False,
         num_sanity_val_steps=0, default_root_dir=folder,
@@ -147,6 +152,7 @@ def fit(
             weights_only=True,
         )  # fmt: skip
         trainer.save_checkpoint(last)
+        module.gather()
     except BaseException:
         finish(loggers)
         raise

@@ -12,6 +12,7 @@ VERBS = {
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
     "latents": "encode, import, check or make up a set of latents",
+    "consolidate": "one safetensors file of a checkpoint's averaged weights",
     "reference": "build the statistics that samples are compared with",
 }
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
@@ -26,7 +27,7 @@ CONFIG_ERROR, FAILED, INTERRUPTED = 2, 1, 130
 
 def usage() -> str:
     """The text of `decm --help`."""
-    verbs = "\n".join(f"  {name:<10} {what}" for name, what in VERBS.items())
+    verbs = "\n".join(f"  {name:<12} {what}" for name, what in VERBS.items())
     return (
         "decm distills a flow-matching teacher into a generator that needs 1, 2, 4 or 50 steps.\n\n"
         f"Usage: decm <verb> key=value ...\n\n{verbs}\n\n"

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from decm.cli.schema_checkpoints import Consolidate, Sample
 from decm.cli.schema_imagenet import SCHEDULES, Evaluate, LatentImages, Snapshots
 from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_reference import ImageStatistics, Reference
@@ -214,23 +215,13 @@ class Train:
     debug: bool = MISSING
 
 
-@dataclass
-class Sample:
-    checkpoint: str = MISSING
-    nfe: int = MISSING
-    labels: list[int] | None = None
-    rows: int = MISSING
-    seed: int = MISSING
-    sampler: str | None = None
-    out: str = MISSING
-    device: str = MISSING
-    debug: bool = MISSING
-
-
 def register() -> None:
     """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
     store = ConfigStore.instance()
-    verbs = {"train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference}
+    verbs = {
+        "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
+        "consolidate": Consolidate,
+    }  # fmt: skip
     for verb, schema in verbs.items():
         store.store(name=f"{verb}_schema", node=schema)
     groups: dict[str, dict[str, type]] = {

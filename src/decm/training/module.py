@@ -19,7 +19,7 @@ from decm.flow.times import stratified_times
 from decm.flow.velocity import Field, GuidedVelocity
 from decm.networks.regions import regions
 from decm.objectives.base import Batch, Rows
-from decm.training.sharding import Sharding, shard
+from decm.training.sharding import Sharding, gathered, shard, skeleton
 from decm.training.student_call import call_student
 
 TEACHER = "teacher."
@@ -76,6 +76,7 @@ class DistillationModule(LightningModule):
         self.has_teacher = teacher is not None
         self.recipe = recipe
         self.student_map = FlowMap(student, recipe.jvp)
+        self.skeletons: dict[str, nn.Module] = {}  # of the sharded networks that are sampled in the end
         self.forward_equivalents = 0.0  # of the network, over all ranks, teacher included
 
     @property
@@ -91,10 +92,22 @@ class DistillationModule(LightningModule):
         if self._device_mesh is None or isinstance(self.student, FSDPModule):
             return
         mesh, how = self._device_mesh["data_parallel"], self.sharding
+        self.skeletons = {name: skeleton(net) for name, net in self._frozen().items()}
         shard(self.student, mesh, how.dtype, how.reshard)
         shard(self.ema, mesh, how.dtype, reshard=True)
         if self.teacher is not None:
             shard(self.teacher, mesh, how.dtype, how.reshard)
+
+    def _frozen(self) -> dict[str, nn.Module]:
+        return {"ema": self.ema} if self.teacher is None else {"ema": self.ema, "teacher": self.teacher}
+
+    def gather(self) -> None:
+        """Whole averages and teacher in place of sharded ones, so that a rank can use them alone; all ranks call it."""
+        for name, net in self._frozen().items():
+            if name in self.skeletons:
+                setattr(self, name, gathered(self.skeletons.pop(name), net))
+        if isinstance(self.field, GuidedVelocity) and self.teacher is not None:
+            self.field.net = self.teacher
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
         """Draw the anchor: noise z, time t and label drop of each sample, from its index in the run."""

@@ -1,5 +1,6 @@
 """FSDP2 over student, EMA and teacher, and checkpoints that every rank writes its part of."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ def shard(network: nn.Module, mesh: DeviceMesh, dtype: torch.dtype | None, resha
     for part in regions(network).values():
         fully_shard(part, mesh=mesh, mp_policy=cast, reshard_after_forward=reshard)
     fully_shard(network, mesh=mesh, mp_policy=cast, reshard_after_forward=reshard)
+
+
+def skeleton(network: nn.Module) -> nn.Module:
+    """A copy with buffers but without the memory of parameters, for `gathered` to fill."""
+    empty = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in network.parameters()}
+    return copy.deepcopy(network, dict(empty))
+
+
+def gathered(whole: nn.Module, sharded: nn.Module) -> nn.Module:
+    """The skeleton `whole` with all the parameters of a sharded network; all ranks must call this."""
+    whole.load_state_dict({name: full(value) for name, value in sharded.state_dict().items()}, assign=True)
+    return whole
 
 
 def gather_anew(network: nn.Module) -> None:

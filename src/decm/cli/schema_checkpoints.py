@@ -1,0 +1,26 @@
+"""Types of the settings of verbs that take a checkpoint; see schema.py."""
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+
+@dataclass
+class Sample:
+    checkpoint: str = MISSING
+    nfe: int = MISSING
+    labels: list[int] | None = None
+    rows: int = MISSING
+    seed: int = MISSING
+    sampler: str | None = None
+    out: str = MISSING
+    device: str = MISSING
+    debug: bool = MISSING
+
+
+@dataclass
+class Consolidate:
+    checkpoint: str = MISSING
+    out: str = MISSING
+    weights: str = MISSING
+    debug: bool = MISSING
