@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 }  # fmt: skip
 ALSO_IN_FILE = {
     "flow/randomness.py": {"numpy"},
+    "networks/attention_triton.py": {"triton"},
     "networks/autoencoder.py": {"diffusers"},
     "data/datamodule.py": {"lightning"},
     "evaluation/features.py": {"timm"},  # DINOv2's architecture, for FDD
@@ -37,9 +38,11 @@ ONLY_IN = {
     "torchmetrics": ("evaluation/",),
     "torch_fidelity": ("evaluation/",),
     "diffusers": ("networks/autoencoder.py",),
+    "triton": ("networks/attention_triton.py",),
 }
-LAZY = {"wandb", "webdataset", "torch_fidelity", "diffusers"}  # imported where they are used, never at a module's top
-WHOLLY_LAZY = {"networks/autoencoder.py"}  # but these modules are themselves imported only where they are used
+# Imported where they are used, never at a module's top; but these modules are themselves imported only where used.
+LAZY = {"wandb", "webdataset", "torch_fidelity", "diffusers", "triton"}
+WHOLLY_LAZY = {"networks/attention_triton.py", "networks/autoencoder.py"}
 
 LINES_OF_FILE, LINES_OF_FUNCTION, ARGUMENTS = 260, 50, 8
 EXCEPTIONS = {

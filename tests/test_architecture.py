@@ -62,6 +62,7 @@ def test_every_exception_is_still_needed():
         ("objectives/base.py", "from decm.networks.mlp import MLP"),
         ("networks/dit.py", "from decm.objectives import base"),
         ("networks/dit.py", "def f():\n    import diffusers"),
+        ("networks/attention.py", "def f():\n    import triton"),
         ("networks/weights.py", "import decm.data.toy"),
         ("data/toy.py", "import decm.evaluation.frechet"),
         ("data/toy.py", "import lightning.pytorch as pl"),

@@ -10,6 +10,8 @@ import torch.nn.functional as nnf
 from timm.layers import RmsNorm
 from torch import Tensor, nn
 
+from decm.networks.attention import attention_dual
+
 Dual = tuple[Tensor, Tensor]  # (value, tangent)
 
 
@@ -73,10 +75,9 @@ def swiglu(layer: nn.Module, x: Tensor, dx: Tensor) -> Dual:
 
 
 def attention(q: Dual, k: Dual, v: Dual) -> Dual:
-    """o = P v with P = softmax(q k^T scale), do = H v + P dv - rowsum(H) o, H = P (dq k^T + q dk^T) scale."""
-    o = nnf.scaled_dot_product_attention(q[0], k[0], v[0])
+    """(o, do) by networks/attention.py; o by fused attention where it needs a gradient, so that this is fused too."""
     with torch.no_grad():
-        scale = q[0].shape[-1] ** -0.5
-        P = torch.softmax(scale * (q[0] @ k[0].mT), dim=-1)
-        H = P * (q[1] @ k[0].mT + q[0] @ k[1].mT) * scale
-        return o, H @ v[0] + P @ v[1] - H.sum(-1, keepdim=True) * o
+        o, do = attention_dual(q[0], k[0], v[0], q[1], k[1], v[1])
+    if torch.is_grad_enabled() and any(part[0].requires_grad for part in (q, k, v)):
+        o = nnf.scaled_dot_product_attention(q[0], k[0], v[0])
+    return o, do

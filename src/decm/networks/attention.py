@@ -1,0 +1,85 @@
+"""Attention under a forward-mode tangent, as one opaque operator.
+
+    P = softmax(q k^T scale)    H = P * (dq k^T + q dk^T) scale    scale = head_dim^(-1/2)
+    o = P v                     do = H v + P dv - rowsum(H) o
+
+Opaque, so that a compiled region neither looks into it nor breaks at it; and without a derivative of its own, since a
+tangent is never part of the gradient's graph (networks/dual.py). Neither P nor H is ever held whole: memory is linear
+in the number of tokens.
+"""
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+CPU_CHUNK = (
+    2**18
+)  # scores a thread at a time, 1 MB of float32; measured, 1 core: a quarter is 1.2 x slower at 4,096 tokens
+CUDA_CHUNK = 2**26  # not measured on a GPU yet
+KERNEL_TOKENS = 1024  # on CUDA fewer tokens go through batched products; not measured on a GPU yet
+
+
+@torch.library.custom_op("decm::attention_dual", mutates_args=())
+def attention_dual(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+    """(o, do), contiguous and of the inputs' type and shape [B, heads, N, head_dim].
+
+    Half precision is computed in float32. Has no gradient: a backward pass through it raises RuntimeError.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return _in_chunks((q, k, v, dq, dk, dv), wide, CPU_CHUNK * torch.get_num_threads())
+
+
+@attention_dual.register_fake
+def _shapes(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+    return q.new_empty(q.shape), q.new_empty(q.shape)
+
+
+@attention_dual.register_kernel("cuda")
+def _cuda(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+    """The Triton kernel; for few tokens and types or sizes that it does not take, products of the inputs' type."""
+    inputs = (q, k, v, dq, dk, dv)
+    if q.shape[2] >= KERNEL_TOKENS:
+        from decm.networks import attention_triton
+
+        tile = attention_triton.tile_for(q)
+        if tile is not None:
+            return attention_triton.launch(inputs, tile)
+    return _in_chunks(inputs, q.dtype, CUDA_CHUNK)
+
+
+@register_flop_formula(torch.ops.decm.attention_dual)
+def _flops(q: torch.Size, *others: torch.Size, **options: object) -> int:
+    """Six products of N x N x head_dim: q k^T, dq k^T, q dk^T, P v, H v, P dv."""
+    B, heads, N, head_dim = q
+    return 6 * 2 * B * heads * N * N * head_dim
+
+
+def _in_chunks(inputs: tuple[Tensor, ...], dtype: torch.dtype, chunk: int) -> tuple[Tensor, Tensor]:
+    """(o, do) by products of type `dtype`, for as many heads, or queries of one head, as have `chunk` scores."""
+    shape = inputs[0].shape
+    assert {part.shape for part in inputs} == {shape}, [part.shape for part in inputs]
+    N, D = shape[2:]
+    heads, queries = max(1, chunk // (N * max(N, D))), max(1, min(N, chunk // N))
+    flat = [part.reshape(-1, N, D) for part in inputs]
+    # The inputs say the precision; an autocast around the operator does not.
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        if len(flat[0]) <= heads and queries == N:  # a single chunk needs no copy
+            o, do = _attend(*(part.to(dtype) for part in flat))
+            return o.to(inputs[0].dtype).view(shape), do.to(inputs[0].dtype).view(shape)
+        o, do = torch.empty_like(flat[0]), torch.empty_like(flat[0])
+        for first in range(0, len(o), heads):
+            some = slice(first, first + heads)
+            q, k, v, dq, dk, dv = (part[some].to(dtype) for part in flat)
+            for row in range(0, N, queries):
+                rows = slice(row, row + queries)
+                o[some, rows], do[some, rows] = _attend(q[:, rows], k, v, dq[:, rows], dk, dv)
+    return o.view(shape), do.view(shape)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
+    """The module's formula: queries [heads, n, D] to keys [heads, N, D], with all n N scores at once."""
+    scale = q.shape[-1] ** -0.5
+    P = torch.softmax((q @ k.mT).mul_(scale), dim=-1)
+    H = (dq @ k.mT).baddbmm_(q, dk.mT).mul_(P)  # without the scale, which the products below have at no cost
+    o = P @ v
+    return o, (P @ dv).baddbmm_(H, v, alpha=scale).addcmul_(H.sum(-1, keepdim=True), o, value=-scale)
