@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-CPU_CHUNK = (
-    2**18
-)  # scores a thread at a time, 1 MB of float32; measured, 1 core: a quarter is 1.2 x slower at 4,096 tokens
+CPU_CHUNK = 2**18  # scores a thread at a time, 1 MB of float32; a quarter is 1.2 x slower at 4,096 tokens (1 core)
 CUDA_CHUNK = 2**26  # not measured on a GPU yet
 KERNEL_TOKENS = 1024  # on CUDA fewer tokens go through batched products; not measured on a GPU yet
 
