@@ -140,7 +140,7 @@ def block_and_inputs():
     block = randomize_parameters(Block(32, 2, 4.0, True))
     x, dx = (random_states(2, (9, 32), seed, torch.float32) for seed in (1, 2))
     c, dc = (random_states(2, (32,), seed, torch.float32) for seed in (3, 4))
-    return block, (x, dx, c, dc, random_states(9, (32,), 5, torch.float32))
+    return block, (x, c, random_states(9, (32,), 5, torch.float32), dx, dc)
 
 
 def value_tangent_gradient(function: nn.Module, inputs):
