@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from commands import decm, only, results
-from decm.cli.bench_latents import PROJECTED, Decoded, Projection, latent_images, stored_states
+from decm.cli.bench_images import stored_states
 from decm.cli.build import build_network
 from decm.cli.config import compose
+from decm.cli.decode import PROJECTED, Decoded, Projection, build_decoder
 from decm.cli.dry_run import forward_equivalents
 from decm.data.latent_sources import synthetic_latents
 from decm.networks.autoencoder import Autoencoder
@@ -183,14 +184,20 @@ def test_latents_are_decoded_with_the_sets_own_statistics(tmp_path):
     save_file(state, tmp_path / "vae.safetensors")
     dataset = synthetic_latents(str(tmp_path / "set"), 64, [4, 4, 4], 3)
     args = {**settings, "attention": False, "scale": 1.0}
-    decode = Decoded(dataset.manifest, {"kind": "f8d4", "path": tmp_path / "vae.safetensors", "args": args}, "cpu")
+    given = {"kind": "f8d4", "path": tmp_path / "vae.safetensors", "args": args, "chunk": 2}
+    decode = build_decoder(dataset.manifest, given)
+    assert isinstance(decode, Decoded)
     raw = torch.from_numpy(dataset.records.read(0).astype("float32"))[:5]
     expected = ((autoencoder.decode(raw) + 1) * 127.5).round().clamp(0, 255)
-    (states,) = stored_states(dataset, 5)
+    (states,), count = stored_states(dataset, num=5)
+    assert count == 5
     assert (decode(states).float() - expected).abs().max() <= 1
     assert decode(states).shape == (5, 3, 8, 8)
     with pytest.raises(ValueError, match=r"autoencoder\.path is not set"):
-        latent_images(dataset, tmp_path, {"kind": "f16d32", "path": None})
+        build_decoder(dataset.manifest, {**given, "path": None})
+    other = synthetic_latents(str(tmp_path / "other"), 64, [8, 4, 4], 3)
+    with pytest.raises(ValueError, match=r"latents of 4 channels, but data set 'other' has 8"):
+        build_decoder(other.manifest, given)
 
 
 def test_experiments_have_the_papers_numbers():

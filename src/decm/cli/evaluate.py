@@ -14,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, load_strictly, segment_names
 from decm.cli.checks import check_evaluation
-from decm.cli.models import Model, load_model, pick_device
+from decm.cli.devices import pick_device, rank_and_world
+from decm.cli.models import Model, load_model
 from decm.cli.runs import TIME_FORMAT, write_results
 from decm.cli.scores import score_models
-from decm.cli.stored import StoredEvaluator, local_device, rank_and_world, write_pictures
+from decm.cli.stored import StoredEvaluator, write_pictures
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.report.table import markdown, show
@@ -28,7 +29,7 @@ CACHE = "samples_cache"
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
     """Evaluate as the run was, where nothing else is said; returns the results (None on processes but the first)."""
-    device = local_device(pick_device(cfg.device))
+    device = pick_device(cfg.device)
     model = load_model(cfg.checkpoint, device)
     run = configure(model.cfg, cfg)
     check_evaluation(run)

@@ -6,7 +6,8 @@ import torch
 from omegaconf import DictConfig
 
 from decm.cli.build import build_bench, build_dataset
-from decm.cli.models import load_model, pick_device
+from decm.cli.devices import pick_device
+from decm.cli.models import load_model
 from decm.evaluation.generate import check_labels, generate
 from decm.flow.solvers import choose_sampler
 

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from decm.cli.schema_imagenet import SCHEDULES, Evaluate, LatentImages, Snapshots
+from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_reference import ImageStatistics, Reference
 
@@ -238,9 +238,7 @@ def register() -> None:
         },
         "segment": {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater},
         "schedule": SCHEDULES,
-        "bench": {
-            "exact_points": ExactPoints, "image_statistics": ImageStatistics, "latent_images": LatentImages,
-        },
+        "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
     }  # fmt: skip
     for group, schemas in groups.items():
         for name, schema in schemas.items():

@@ -22,16 +22,6 @@ from decm.flow.flow_map import FlowMap
 WAIT = 0.5  # seconds between looks at what the other processes have made
 
 
-def rank_and_world() -> tuple[int, int]:
-    """Of this process under torchrun; else (0, 1)."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
-def local_device(device: str) -> str:
-    """Under torchrun each process has a GPU of its own."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
-
-
 @dataclass
 class StoredEvaluator(Evaluator):
     """An evaluator that keeps each batch of samples as a file below `folder`, so that a second start goes on.

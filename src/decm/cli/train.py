@@ -10,9 +10,9 @@ from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
 from decm.cli.checks import check_settings
 from decm.cli.config import plain
+from decm.cli.devices import pick_device
 from decm.cli.dry_run import describe
 from decm.cli.fit import Fitted, fit
-from decm.cli.models import pick_device
 from decm.cli.runs import open_folder, write_results
 from decm.cli.scores import score_models
 from decm.cli.teachers import Source, obtain
