@@ -14,6 +14,10 @@ def check_settings(cfg: DictConfig) -> None:
     if not 0 <= cfg.label_drop <= 1:
         raise ValueError(f"label_drop={cfg.label_drop}; expected a share between 0 and 1.")
     micro_batch_size(cfg.batch_size, 1, cfg.accumulate)
+    if not cfg.distill and cfg.teacher.kind == "none":
+        raise ValueError("distill=false scores the teacher, and teacher=none is none. Choose another `teacher`.")
+    if not cfg.distill and cfg.dry_run:
+        raise ValueError("dry_run=true describes a distillation; with distill=false there is none.")
     check_evaluation(cfg)
 
 

@@ -185,6 +185,7 @@ class Evaluation:
 class Train:
     name: str = MISSING
     seed: int = MISSING
+    distill: bool = MISSING
     max_steps: int = MISSING
     batch_size: int = MISSING
     accumulate: int = MISSING
