@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from commands import decm, only, results
+from commands import decm, metrics, only, results
 from decm.cli.bench_images import stored_states
 from decm.cli.build import build_network
 from decm.cli.config import compose
@@ -20,9 +20,9 @@ from helpers import randomize_parameters
 
 SMOKE = ["experiment=decm_imagenet_smoke", "logger=csv"]
 FAST = [
-    *SMOKE, "max_steps=3", "batch_size=8", "network.hidden_size=32", "network.depth=1", "data.num=64",
-    "evaluation.nfe=[1]", "evaluation.num_samples=4", "evaluation.every=0", "evaluation.preview_every=0",
-    "evaluation.bench.num_reference=8", "snapshots.every=1",
+    *SMOKE, "max_steps=3", "batch_size=8", "optimizer.lr=1e-4", "network.hidden_size=32", "network.depth=1",
+    "data.num=64", "evaluation.nfe=[1]", "evaluation.num_samples=4", "evaluation.every=0",
+    "evaluation.preview_every=0", "evaluation.bench.num_reference=8", "snapshots.every=1",
 ]  # fmt: skip
 
 
@@ -222,8 +222,13 @@ def test_the_smoke_runs_to_a_table_that_evaluate_reproduces_exactly(tmp_path):
     assert "| student |" in (run / "table.md").read_text()
     assert {path.name for path in (run / "previews").iterdir()} == {"step_000010.png", "step_000020.png"}
     assert len(list((run / "snapshots").iterdir())) == 8
-    answer = decm("evaluate", f"checkpoint={run}")
+    answer, again = evaluate(run)
     assert answer.code == 0, answer.said
-    again = json.loads(next(run.glob("evaluation_*.json")).read_text())
     for key in ("student", "is", "kid", "precision", "recall", "floor", "reference", "samplers"):
         assert again[key] == found[key], key
+    assert len(set(found["student"].values())) == len(set(found["teacher"].values())) == 4
+    answer, in_loop = evaluate(run, "num_samples=4")
+    assert answer.code == 0, answer.said
+    logged = metrics(run)[20]
+    assert {nfe: float(logged[f"fd/{nfe}"]) for nfe in found["student"]} == in_loop["student"]
+    assert in_loop["student"] != found["student"]

@@ -30,21 +30,27 @@ def one():
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of two gloo processes has in the end: {(kind, rank): result}."""
-    folder, port = tmp_path_factory.mktemp("ranks"), str(free_port())
+    folder = tmp_path_factory.mktemp("ranks")
+    launch("rank.py", folder)
+    return {
+        (kind, rank): torch.load(folder / f"{kind}_{rank}.pt") for kind in ("ours", "own_noise") for rank in range(2)
+    }
+
+
+def launch(script, folder):
+    """Run a script of this folder as two processes, which find each other."""
+    port = str(free_port())
     paths = os.pathsep.join([str(HERE.parents[1] / "src"), str(HERE.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, HERE / "rank.py", folder, str(rank), port],
+            [sys.executable, HERE / script, folder, str(rank), port],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
     said = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    return {
-        (kind, rank): torch.load(folder / f"{kind}_{rank}.pt") for kind in ("ours", "own_noise") for rank in range(2)
-    }
 
 
 def gap(a, b):

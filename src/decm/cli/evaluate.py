@@ -6,6 +6,7 @@ written, so that an evaluation that was cut off goes on where it was.
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +17,14 @@ from decm.cli.build import build_bench, build_dataset, build_evaluator, load_str
 from decm.cli.checks import check_evaluation
 from decm.cli.devices import pick_device
 from decm.cli.models import Model, load_model
-from decm.cli.runs import TIME_FORMAT, write_results
-from decm.cli.scores import score_models
+from decm.cli.runs import TIME_FORMAT, read_config, write_results
+from decm.cli.scores import figures, score_models
 from decm.cli.stored import StoredEvaluator, forget, stored, write_pictures
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.report.table import markdown, show
 from decm.training.callbacks.ema_snapshots import find_snapshots, reconstruct
+from decm.training.callbacks.tracking import add_to_summary
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
@@ -64,8 +66,18 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     write_results(folder, results, f"evaluation_{stamp}.json")
     (folder / f"evaluation_{stamp}.md").write_text(markdown(results))
     forget(evaluator)
+    tell_wandb(folder, results)
     show(results, {"results": str(folder / f"evaluation_{stamp}.json")})
     return results
+
+
+def tell_wandb(folder: Path, results: dict[str, Any]) -> None:
+    """Put the figures into the summary of the run's W&B run, if it has one, beside the figures of its own end."""
+    settings = read_config(folder)
+    if settings is not None:
+        average = f"/sigma_rel_{results['ema_sigma_rel']}" if "ema_sigma_rel" in results else ""
+        named = {f"evaluation{average}/{name}": value for name, value in figures(results).items()}
+        add_to_summary(settings, folder, named)
 
 
 def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:

@@ -62,6 +62,7 @@ def figures(results: dict[str, Any]) -> dict[str, float]:
     """The figures of results by the names that they are logged under."""
     named = {f"fd/{nfe}": value for nfe, value in results["student"].items()}
     named |= {f"teacher_fd/{nfe}": value for nfe, value in results["teacher"].items()}
+    named |= {f"{key}/{nfe}": value for key in PER_NFE for nfe, value in results.get(key, {}).items()}
     return named | {f"map_error/{name}": value for name, value in results.get("map_error", {}).items()}
 
 

@@ -52,9 +52,10 @@ class StoredEvaluator(Evaluator):
         place.mkdir(parents=True, exist_ok=True)
         labels, batches = balanced_labels(num_samples, self.num_classes), list(in_batches(num_samples, self.batch_size))
         paths = [place / f"{number:06d}.npy" for number in range(len(batches))]
-        kept = sum(path.is_file() for path in paths)
-        if self.rank == 0 and 0 < kept < len(paths):
-            print(f"{kept} of {len(paths)} batches at {nfe} steps are there already.", flush=True)
+        mine = paths[self.rank :: self.world_size]
+        kept = sum(path.is_file() for path in mine)
+        if 0 < kept < len(mine):
+            print(f"{nfe} steps: {kept} of {len(mine)} batches of process {self.rank} are there already.", flush=True)
         with progress(f"{nfe} steps", num_samples) as advance:
             for first in range(0, len(batches), self.world_size):
                 together = range(first, min(first + self.world_size, len(batches)))

@@ -42,7 +42,7 @@ def sweep_table(jobs: list[Job]) -> str:
     given = dict.fromkeys(key for overrides, _ in jobs for key in overrides)
     swept = [key for key in given if len({overrides.get(key) for overrides, _ in jobs}) > 1]
     lines = [
-        f"| {' | '.join([*swept, *(f'{who}, {nfe} steps' for nfe in nfes)])} |",
+        f"| {' | '.join([*swept, *(f'{who}, NFE {nfe}' for nfe in nfes)])} |",
         f"|{' --- |' * len(swept)}{' ---: |' * len(nfes)}",
     ]
     for overrides, results in jobs:
