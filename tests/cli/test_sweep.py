@@ -7,11 +7,8 @@ from commands import NO_TEACHER, TINY, decm, only, results, train
 from decm.cli.sweep import read_jobs, sweep_table
 
 GUIDANCE = [
-    "sweep=guidance",
-    "teacher.guidance.scale=1.0,9.0",
-    "teacher.guidance.eta_rms=null,0.5",
-    "evaluation.nfe=[1,4]",
-]
+    "sweep=guidance", "teacher.guidance.scale=1.0,9.0", "teacher.guidance.eta_rms=null,0.5", "evaluation.nfe=[1,4]",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -49,7 +46,7 @@ def test_a_sweep_ends_with_a_table_that_names_the_best(swept):
     table = (folder / "sweep.md").read_text()
     assert table in answer.out
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    assert rows[0] == ["teacher.guidance.scale", "teacher.guidance.eta_rms", "teacher, 1 steps", "teacher, 4 steps"]
+    assert rows[0] == ["teacher.guidance.scale", "teacher.guidance.eta_rms", "teacher, NFE 1", "teacher, NFE 4"]
     values = [float(row[-1]) for row in rows[2:]]
     assert values == sorted(values)
     assert len(values) == 4
@@ -67,7 +64,7 @@ def test_a_sweep_of_students_has_their_figures(tmp_path):
             found = '{"student": {"2": %s}, "teacher": {"2": 9}, "metric": "m", "num_samples": 4, "reference": "r"}'
             (tmp_path / str(number) / "results.json").write_text(found % value)
     lines = sweep_table(read_jobs(tmp_path)).splitlines()
-    assert lines[0] == "| seed | student, 2 steps |"
+    assert lines[0] == "| seed | student, NFE 2 |"
     assert lines[2:4] == ["| 1 | 2.000 |", "| 0 | 3.000 |"]
     assert lines[-1] == "Best: seed=1"
 
