@@ -86,7 +86,7 @@ def test_weights_of_another_size_or_nowhere_are_refused(tmp_path):
     path, _ = weights_file(tmp_path, ["network.hidden_size=48"])
     settings = [*FAST, f"runs={tmp_path / 'runs'}", "teacher=weights"]
     refused(decm("train", *settings, f"teacher.path={path}"), "does not fit this network", "expected")
-    refused(decm("train", *settings, f"teacher.path={tmp_path}/no.pt"), "no weights file")
+    refused(decm("train", *settings, f"teacher.path={tmp_path}/no.pt"), "no.pt does not exist")
 
 
 def evaluate(run, *overrides):
