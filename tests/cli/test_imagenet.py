@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from commands import decm, only, results
-from decm.cli.bench_latents import PROJECTED, Decoded, Projection, latent_images, stored_states
+from commands import decm, metrics, only, results
+from decm.cli.bench_images import stored_states
 from decm.cli.build import build_network
 from decm.cli.config import compose
+from decm.cli.decode import PROJECTED, Decoded, Projection, build_decoder
 from decm.cli.dry_run import forward_equivalents
 from decm.data.latent_sources import synthetic_latents
 from decm.networks.autoencoder import Autoencoder
@@ -19,9 +20,9 @@ from helpers import randomize_parameters
 
 SMOKE = ["experiment=decm_imagenet_smoke", "logger=csv"]
 FAST = [
-    *SMOKE, "max_steps=3", "batch_size=8", "network.hidden_size=32", "network.depth=1", "data.num=64",
-    "evaluation.nfe=[1]", "evaluation.num_samples=4", "evaluation.every=0", "evaluation.preview_every=0",
-    "evaluation.bench.num_reference=8", "snapshots.every=1",
+    *SMOKE, "max_steps=3", "batch_size=8", "optimizer.lr=1e-4", "network.hidden_size=32", "network.depth=1",
+    "data.num=64", "evaluation.nfe=[1]", "evaluation.num_samples=4", "evaluation.every=0",
+    "evaluation.preview_every=0", "evaluation.bench.num_reference=8", "snapshots.every=1",
 ]  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def test_weights_of_another_size_or_nowhere_are_refused(tmp_path):
     path, _ = weights_file(tmp_path, ["network.hidden_size=48"])
     settings = [*FAST, f"runs={tmp_path / 'runs'}", "teacher=weights"]
     refused(decm("train", *settings, f"teacher.path={path}"), "does not fit this network", "expected")
-    refused(decm("train", *settings, f"teacher.path={tmp_path}/no.pt"), "no weights file")
+    refused(decm("train", *settings, f"teacher.path={tmp_path}/no.pt"), "no.pt does not exist")
 
 
 def evaluate(run, *overrides):
@@ -186,14 +187,20 @@ def test_latents_are_decoded_with_the_sets_own_statistics(tmp_path):
     save_file(state, tmp_path / "vae.safetensors")
     dataset = synthetic_latents(str(tmp_path / "set"), 64, [4, 4, 4], 3)
     args = {**settings, "attention": False, "scale": 1.0}
-    decode = Decoded(dataset.manifest, {"kind": "f8d4", "path": tmp_path / "vae.safetensors", "args": args}, "cpu")
+    given = {"kind": "f8d4", "path": tmp_path / "vae.safetensors", "args": args, "chunk": 2}
+    decode = build_decoder(dataset.manifest, given)
+    assert isinstance(decode, Decoded)
     raw = torch.from_numpy(dataset.records.read(0).astype("float32"))[:5]
     expected = ((autoencoder.decode(raw) + 1) * 127.5).round().clamp(0, 255)
-    (states,) = stored_states(dataset, 5)
+    (states,), count = stored_states(dataset, num=5)
+    assert count == 5
     assert (decode(states).float() - expected).abs().max() <= 1
     assert decode(states).shape == (5, 3, 8, 8)
     with pytest.raises(ValueError, match=r"autoencoder\.path is not set"):
-        latent_images(dataset, tmp_path, {"kind": "f16d32", "path": None})
+        build_decoder(dataset.manifest, {**given, "path": None})
+    other = synthetic_latents(str(tmp_path / "other"), 64, [8, 4, 4], 3)
+    with pytest.raises(ValueError, match=r"latents of 4 channels, but data set 'other' has 8"):
+        build_decoder(other.manifest, given)
 
 
 def test_experiments_have_the_papers_numbers():
@@ -218,8 +225,13 @@ def test_the_smoke_runs_to_a_table_that_evaluate_reproduces_exactly(tmp_path):
     assert "| student |" in (run / "table.md").read_text()
     assert {path.name for path in (run / "previews").iterdir()} == {"step_000010.png", "step_000020.png"}
     assert len(list((run / "snapshots").iterdir())) == 8
-    answer = decm("evaluate", f"checkpoint={run}")
+    answer, again = evaluate(run)
     assert answer.code == 0, answer.said
-    again = json.loads(next(run.glob("evaluation_*.json")).read_text())
     for key in ("student", "is", "kid", "precision", "recall", "floor", "reference", "samplers"):
         assert again[key] == found[key], key
+    assert len(set(found["student"].values())) == len(set(found["teacher"].values())) == 4
+    answer, in_loop = evaluate(run, "num_samples=4")
+    assert answer.code == 0, answer.said
+    logged = metrics(run)[20]
+    assert {nfe: float(logged[f"fd/{nfe}"]) for nfe in found["student"]} == in_loop["student"]
+    assert in_loop["student"] != found["student"]

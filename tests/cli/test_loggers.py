@@ -1,6 +1,7 @@
 """W&B offline where nobody is logged in, one W&B run a run, and metrics.csv without W&B."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -65,6 +66,31 @@ def test_the_summary_holds_the_final_figures(tracked):
             assert float(summary[f"fd/{nfe}"]) == pytest.approx(value, rel=1e-6)
         for name, value in r["map_error"].items():
             assert float(summary[f"map_error/{name}"]) == pytest.approx(value, rel=1e-6)
+
+
+def test_an_evaluation_adds_its_figures_to_the_summary_of_the_run(tracked, tmp_path, monkeypatch):
+    """In the W&B run of the same id, under names of its own; no network."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = shutil.copytree(tracked[0], tmp_path / "run")
+    before = set((folder / "wandb").glob("offline-run-*"))
+    answer = decm("evaluate", f"checkpoint={folder}", "nfe=[1,2]", "seed=5")
+    assert answer.code == 0, answer.said
+    (again,) = set((folder / "wandb").glob("offline-run-*")) - before
+    assert again.name.endswith((folder / "wandb_id").read_text())
+    summary, figures = summary_of(again), json.loads(next(folder.glob("evaluation_*.json")).read_text())
+    for nfe, value in figures["student"].items():
+        assert float(summary[f"evaluation/fd/{nfe}"]) == pytest.approx(value, rel=1e-6)
+        assert value != results(folder)["student"][nfe]
+    assert float(summary["evaluation/map_error/v"]) == pytest.approx(figures["map_error"]["v"], rel=1e-6)
+    assert "fd/1" not in summary
+
+
+def test_an_evaluation_of_a_run_without_wandb_tells_it_nothing(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    assert decm("evaluate", f"checkpoint={folder}", "nfe=[1]").code == 0
+    assert not (folder / "wandb").exists()
+    assert not (folder / "wandb_id").exists()
 
 
 def test_metrics_csv_is_there_with_wandb_too(tracked):

@@ -7,7 +7,7 @@ from hydra.errors import HydraException
 from PIL import Image
 
 import commands
-from decm.cli.bench import image_statistics
+from decm.cli.bench_images import image_statistics
 from decm.cli.config import compose
 from decm.cli.reference import task
 from decm.data.arrays import digits
@@ -91,7 +91,7 @@ def latents(tmp_path, monkeypatch):
     settings = "{channels: 32, multipliers: [1, 2], latent_channels: 2, attention: true}"
     return network, [
         "data=latents", f"data.path={tmp_path / 'set'}", "data.flip=false", "features=pixels",
-        f"autoencoder.settings={settings}", f"autoencoder.weights={tmp_path / 'vae.safetensors'}",
+        f"autoencoder.args={settings}", f"autoencoder.path={tmp_path / 'vae.safetensors'}",
     ]  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_latents_are_decoded_before_they_are_measured(tmp_path, latents):
 def test_latents_need_an_autoencoder_and_stored_images_none(tmp_path, latents):
     _, overrides = latents
     for changed, message in (
-        (overrides[:-1], "set autoencoder.weights"),
+        (overrides[:-1], r"autoencoder\.path is not set"),
         ([*overrides, "data.flip=true"], "data.flip=false"),
         ([*overrides, "split=heldout"], "split=train"),
         (["data=digits", "features=pixels", overrides[-1]], "are no latents"),
@@ -156,13 +156,14 @@ def test_a_file_is_overwritten_only_when_asked(tmp_path, weights):
 def test_a_bench_against_the_file_judges_states(tmp_path, weights):
     of_digits(tmp_path / "a.npz", weights)
     data = digits()
-    bench = image_statistics(data, tmp_path, str(tmp_path / "a.npz"), "digit_classifier", str(weights))
+    none = compose("reference", ["out=x"]).autoencoder
+    bench = image_statistics(data, tmp_path, none, str(tmp_path / "a.npz"), "digit_classifier", str(weights))
     same = bench.judge.score(data.train_x, data.train_y)
     assert abs(same["value"]) < 1e-6
     assert same["value"] < bench.judge.floor(500)["value"]
     assert "digits, train" in bench.judge.reference
     with pytest.raises(ValueError, match="the samples' are random_inception"):
-        image_statistics(data, tmp_path, str(tmp_path / "a.npz"), "random_inception")
+        image_statistics(data, tmp_path, none, str(tmp_path / "a.npz"), "random_inception")
 
 
 def test_a_table_without_a_floor_says_so():

@@ -1,24 +1,18 @@
-"""What `evaluation.bench` can be: judge, painter and exact maps for a data set."""
+"""What `evaluation.bench` can be: judge, painter and exact maps for a data set; bench_images.py has images' own."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from decm.cli.decode import pixels_of
 from decm.data.arrays import ArrayDataset
-from decm.data.loader import Dataset
 from decm.data.manifest import content_hash, to_pixels
 from decm.data.toy import MixturePoints
 from decm.evaluation.classifier import cached_classifier
-from decm.evaluation.features import build_extractor
 from decm.evaluation.judge import ImageJudge, Judge, PointsJudge
 from decm.evaluation.pictures import ImagePainter, Painter, PointsPainter
 from decm.evaluation.points import MapErrors
-from decm.evaluation.statistics import read_reference
-from decm.evaluation.suite import KEEP, SuiteJudge
 
 
 @dataclass(frozen=True)
@@ -44,24 +38,6 @@ def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
         (pixels(train[0]), train[1]), (pixels(heldout[0]), heldout[1]),
     )  # fmt: skip
     return Bench(ImageJudge(net, pixels, train[0], *heldout), ImagePainter(pixels))
-
-
-def image_statistics(
-    dataset: Dataset, cache: Path, reference: str, features: str = "inception", weights: str | None = None,
-    dinov2: dict[str, str | None] | None = None, keep: int = KEEP, autoencoder: dict[str, Any] | None = None,
-) -> Bench:  # fmt: skip
-    """Images against reference statistics: FID and what goes with it; and FDD where `dinov2` has reference and weights.
-
-    `autoencoder` (kind, weights, settings) decodes latents. Raises ValueError for a missing file, by its setting.
-    """
-    pixels = pixels_of(dataset.manifest, autoencoder, "evaluation.bench.autoencoder")
-    known = read_reference(reference)
-    pairs = [(build_extractor(features, weights), known)]
-    if dinov2 and dinov2["reference"]:
-        extractor = build_extractor("dinov2", dinov2["weights"], "evaluation.bench.dinov2.weights")
-        pairs.append((extractor, read_reference(dinov2["reference"])))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Bench(SuiteJudge(pairs, pixels, keep=keep, device=device), ImagePainter(pixels))
 
 
 def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_seed: int) -> Bench:

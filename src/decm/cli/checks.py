@@ -1,5 +1,7 @@
 """What can be told from the settings alone, before a folder is made, a teacher trained or a sample drawn."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from decm.cli.build import segment_names
@@ -16,6 +18,13 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError(f"label_drop={cfg.label_drop}; expected a share between 0 and 1.")
     _check_trainer(cfg)
     micro_batch_size(cfg.batch_size, 1, cfg.accumulate)
+    path = cfg.teacher.path if cfg.teacher.kind == "weights" and not cfg.dry_run else None
+    if path and not Path(path).is_file():
+        raise ValueError(f"teacher.path={path} does not exist; expected the weights file of the teacher.")
+    if not cfg.distill and cfg.teacher.kind == "none":
+        raise ValueError("distill=false scores the teacher, and teacher=none is none. Choose another `teacher`.")
+    if not cfg.distill and cfg.dry_run:
+        raise ValueError("dry_run=true describes a distillation; with distill=false there is none.")
     check_evaluation(cfg)
 
 

@@ -1,45 +1,104 @@
-"""From the states of a data set to uint8 images: its own pixels, or what an autoencoder makes of its latents."""
+"""From the states of a data set to uint8 images: its own pixels, an autoencoder's, or a projection of its latents."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from decm.cli.devices import compute_device
 from decm.data.manifest import Manifest, to_pixels
+from decm.flow.randomness import normal
 
-ToPixels = Callable[[Tensor], Tensor]
+PROJECTION = "projection"
+PROJECTED = "pictures are a linear projection of latents, no autoencoder"
+SPREAD = 48.0  # 8-bit levels to a standard deviation of a projected channel
 
 
-def pixels_of(manifest: Manifest, autoencoder: Mapping[str, Any] | None, key: str = "autoencoder") -> ToPixels:
-    """states [B, C, H, W] -> uint8 [B, 1 or 3, H, W] on the CPU; `autoencoder` has kind, weights and settings.
+class Decoder(Protocol):
+    """States [B, C, h, w] -> uint8 images [B, 1 or 3, H, W] on the CPU."""
 
-    It is taken as absent while its weights are None.
-    Raises ValueError for latents without an autoencoder, naming the setting `key`, and for images with one.
-    """
-    given = autoencoder is not None and autoencoder["weights"] is not None
-    latents = manifest.extra.get("kind") == "latents"
-    if latents and not given:
-        raise ValueError(
-            f"Data {manifest.name!r} are latents, which only an autoencoder shows as images: set {key}.weights to its "
-            "file, and kind to f16d32 (VA-VAE) or f8d4 (SD-VAE)."
-        )
-    if autoencoder is None or not given:
+    note: str  # what every table must say
+    facts: dict[str, Any]  # what identifies it
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Pixels:
+    """The states are images themselves, normalized."""
+
+    note = ""
+
+    def __init__(self, manifest: Manifest) -> None:
         if manifest.shape[0] not in (1, 3):
             raise ValueError(f"Data {manifest.name!r} has states of shape {manifest.shape}, which are no images.")
-        return lambda x: to_pixels(x, manifest)
-    if not latents:
-        raise ValueError(f"Data {manifest.name!r} are no latents; leave {key}.weights out.")
-    from decm.cli.encode import build_autoencoder
+        self.manifest = manifest
+        self.facts: dict[str, Any] = {"kind": "pixels"}
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = {"half_precision": None, **(autoencoder["settings"] or {})}  # bfloat16 on CUDA
-    network, _ = build_autoencoder(autoencoder["kind"], settings, autoencoder["weights"])
-    network.to(device)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (manifest.mean, manifest.std))
+    def __call__(self, x: Tensor) -> Tensor:
+        return to_pixels(x, self.manifest)
 
-    def decode(x: Tensor) -> Tensor:
-        images = network.decode((x.cpu() * std + mean).to(device))
+
+class Projection:
+    """States [B, C, h, w] -> uint8 pictures [B, 3, h, w]: 127.5 + 48 P x, clipped; P [3, C] is fixed, of unit rows.
+
+    It stands in for an autoencoder where there is none, as for synthetic latents. Each table says so.
+    """
+
+    note = PROJECTED
+
+    def __init__(self, channels: int) -> None:
+        rows = normal(0, "latents/projection", torch.arange(3), (channels,))
+        self.matrix = rows / rows.norm(dim=1, keepdim=True)  # [3, C]
+        self.facts: dict[str, Any] = {"kind": PROJECTION}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        colors = torch.einsum("kc,bchw->bkhw", self.matrix, x.float().cpu())
+        return (127.5 + SPREAD * colors).round().clamp(0, 255).to(torch.uint8)
+
+
+class Decoded:
+    """States [B, C, h, w] -> uint8 pictures [B, 3, H, W] by an autoencoder of a local file, `chunk` at a time."""
+
+    note = ""
+
+    def __init__(self, manifest: Manifest, settings: Mapping[str, Any], key: str) -> None:
+        try:
+            from decm.cli.encode import build_autoencoder
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+        overrides = {"half_precision": None, **(settings["args"] or {})}  # bfloat16 on CUDA
+        self.autoencoder, self.facts = build_autoencoder(settings["kind"], overrides, settings["path"])
+        if self.autoencoder.latent_channels != manifest.shape[0]:
+            raise ValueError(
+                f"The autoencoder {settings['path']} has latents of {self.autoencoder.latent_channels} channels, but "
+                f"data set {manifest.name!r} has {manifest.shape[0]}. Set {key} to its maker."
+            )
+        self.autoencoder.to(compute_device())
+        self.chunk = settings["chunk"]
+        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (manifest.mean, manifest.std))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        images = self.autoencoder.decode(x.float().cpu() * self.std + self.mean, self.chunk)
         return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
-    return decode
+
+def build_decoder(manifest: Manifest, autoencoder: Mapping[str, Any], key: str = "autoencoder") -> Decoder:
+    """The way from the states of a set to images; `autoencoder` has kind, path, args and chunk (the group `decoder`).
+
+    It is taken as absent while it has no path, unless its kind is projection. Raises ValueError for latents without
+    one, naming the setting `key`, and for images with one.
+    """
+    projected = autoencoder["kind"] == PROJECTION
+    given = projected or autoencoder["path"] is not None
+    if manifest.extra.get("kind") != "latents":
+        if given:
+            raise ValueError(f"Data {manifest.name!r} are no latents; leave {key} out.")
+        return Pixels(manifest)
+    if not given:
+        raise ValueError(
+            f"{key}.path is not set, and data {manifest.name!r} are latents: pictures need the weights of the "
+            f"autoencoder that made them. Set {key}.path to the file, and {key}.kind to f16d32 (VA-VAE) or f8d4 "
+            f"(SD-VAE); or {key}.kind={PROJECTION} to try things out without one."
+        )
+    return Projection(manifest.shape[0]) if projected else Decoded(manifest, autoencoder, key)

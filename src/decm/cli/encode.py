@@ -1,6 +1,5 @@
 """`decm latents encode`: images -> cropped -> autoencoder -> latents and those of the mirrored image."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,13 +19,6 @@ from decm.flow.randomness import normal
 from decm.networks.autoencoder import KINDS, Autoencoder
 
 LATENTS = ("mean", "sample")
-
-
-def device_of_rank(device: str) -> str:
-    """The device that `device` means on this rank: CUDA's of the local rank, then MPS, then the CPU."""
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return "mps" if device == "auto" and torch.backends.mps.is_available() else device.replace("auto", "cpu")
 
 
 def build_autoencoder(kind: str, overrides: dict[str, Any], weights: str) -> tuple[Autoencoder, dict[str, Any]]:

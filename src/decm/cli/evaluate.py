@@ -6,6 +6,7 @@ written, so that an evaluation that was cut off goes on where it was.
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,21 +15,21 @@ from omegaconf import DictConfig, OmegaConf
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, load_strictly, segment_names
 from decm.cli.checks import check_evaluation
-from decm.cli.models import Model, load_model, pick_device
-from decm.cli.runs import TIME_FORMAT, write_results
-from decm.cli.scores import score_models
-from decm.cli.stored import StoredEvaluator, local_device, rank_and_world, write_pictures
+from decm.cli.devices import pick_device
+from decm.cli.models import Model, load_model
+from decm.cli.runs import TIME_FORMAT, read_config, write_results
+from decm.cli.scores import figures, score_models
+from decm.cli.stored import StoredEvaluator, forget, stored, write_pictures
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.report.table import markdown, show
 from decm.training.callbacks.ema_snapshots import find_snapshots, reconstruct
-
-CACHE = "samples_cache"
+from decm.training.callbacks.tracking import add_to_summary
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
     """Evaluate as the run was, where nothing else is said; returns the results (None on processes but the first)."""
-    device = local_device(pick_device(cfg.device))
+    device = pick_device(cfg.device)
     model = load_model(cfg.checkpoint, device)
     run = configure(model.cfg, cfg)
     check_evaluation(run)
@@ -43,12 +44,9 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     if cfg.save is not None and pixels is None:
         raise ValueError("save=npz: the samples of this run are no pictures.")
     evaluator = build_stored(run, bench, dataset, model, cfg)
-    names = segment_names(run)
-    if evaluator.rank:
-        for nfe in run.evaluation.nfe:
-            evaluator.samples(model.flow_map, nfe, run.evaluation.num_samples, names)
-        return None
     results = score_models(run, evaluator, bench, model.flow_map, None)
+    if results is None:
+        return None
     results |= {
         "seconds": {"evaluate": time.perf_counter() - began},
         "labels": f"balanced: sample i has class i mod {max(1, evaluator.num_classes)}",
@@ -62,13 +60,24 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         results["files"] = {}
         for nfe in run.evaluation.nfe:
             path = folder / f"evaluation_{stamp}_nfe{nfe}.npz"
-            write_pictures(path, evaluator.samples(model.flow_map, nfe, run.evaluation.num_samples, names), pixels)  # type: ignore[arg-type]
+            samples = evaluator.samples(model.flow_map, nfe, run.evaluation.num_samples, segment_names(run))
+            write_pictures(path, samples, pixels)  # type: ignore[arg-type]
             results["files"][str(nfe)] = path.name
     write_results(folder, results, f"evaluation_{stamp}.json")
     (folder / f"evaluation_{stamp}.md").write_text(markdown(results))
-    evaluator.forget()
+    forget(evaluator)
+    tell_wandb(folder, results)
     show(results, {"results": str(folder / f"evaluation_{stamp}.json")})
     return results
+
+
+def tell_wandb(folder: Path, results: dict[str, Any]) -> None:
+    """Put the figures into the summary of the run's W&B run, if it has one, beside the figures of its own end."""
+    settings = read_config(folder)
+    if settings is not None:
+        average = f"/sigma_rel_{results['ema_sigma_rel']}" if "ema_sigma_rel" in results else ""
+        named = {f"evaluation{average}/{name}": value for name, value in figures(results).items()}
+        add_to_summary(settings, folder, named)
 
 
 def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
@@ -114,8 +123,4 @@ def build_stored(run: DictConfig, bench: Bench, dataset: Dataset, model: Model, 
         "checkpoint": model.checkpoint.name, "step": model.step, "size": facts.st_size, "time": facts.st_mtime_ns,
         "ema_sigma_rel": cfg.ema_sigma_rel, "network": OmegaConf.to_container(run.network, resolve=True),
     }  # fmt: skip
-    rank, world_size = rank_and_world()
-    return StoredEvaluator(
-        plain.judge, plain.shape, plain.num_classes, plain.seed, plain.batch_size, plain.samplers, plain.device,
-        model.run_folder / CACHE, identity, rank, world_size,
-    )  # fmt: skip
+    return stored(plain, model.run_folder, identity)

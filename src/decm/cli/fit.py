@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from decm.cli.bench import Bench
 from decm.cli.build import build_evaluator, build_network, build_trajectories, segment_names
 from decm.cli.config import plain
-from decm.cli.models import pick_device
+from decm.cli.devices import pick_device
 from decm.cli.runs import LAST
 from decm.cli.teachers import Source, initialize
 from decm.data.datamodule import DataModule

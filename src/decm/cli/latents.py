@@ -1,6 +1,5 @@
 """`decm latents encode|import|check|synth`: make or check a set of latents."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.progress import progress
 from decm.data.image_files import find_images, listing_hash
 from decm.data.index import DTYPES, read_index
@@ -56,7 +56,7 @@ def _refuse_unheeded(action: str) -> None:
 
 def encode(cfg: DictConfig) -> None:
     """Encode a folder or tar shards of images; with torchrun, every rank makes its share of the shards."""
-    from decm.cli.encode import EncodedImages, build_autoencoder, device_of_rank
+    from decm.cli.encode import EncodedImages, build_autoencoder
 
     images, found = find_images(cfg.source)
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
@@ -64,7 +64,7 @@ def encode(cfg: DictConfig) -> None:
     source = EncodedImages(
         images, autoencoder, cfg.image_size, cfg.latent, cfg.dtype, cfg.flip, cfg.seed, cfg.batch_size, cfg.workers
     )
-    autoencoder.to(device_of_rank(cfg.device))
+    autoencoder.to(pick_device(cfg.device))
     extra = {
         "autoencoder": facts, "latent": f"posterior {cfg.latent}", "image_size": cfg.image_size,
         "crop": "center, as ADM", "source_hash": listing_hash(images, cfg.source),
@@ -136,7 +136,7 @@ def _write(
     folder: Path, plan: Plan, source: Source, statistics: tuple[Sequence[float], Sequence[float]] | None = None
 ) -> None:
     """Write this rank's shards, then the manifest if all are there."""
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = rank_and_world()
     shards = plan.shards()
     mine = sum(sum(map(len, rows)) for _, rows in shards[rank::world_size])
     with progress(f"{folder.name}, rank {rank}" if world_size > 1 else folder.name, mine) as advance:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -36,17 +35,6 @@ class Model:
         """The averaged student itself."""
         assert isinstance(self.flow_map.net, nn.Module)
         return self.flow_map.net
-
-
-def pick_device(name: str) -> str:
-    """The device that `auto`, `cpu`, `cuda`, `gpu` or `mps` means: CUDA, then MPS, then the CPU, as far as present."""
-    if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "cuda"
-    if name in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    if name in ("auto", "cpu"):
-        return "cpu"
-    raise ValueError(f"device {name!r} is not at hand on this machine; choose auto or cpu.")
 
 
 def load_model(path: str, device: str) -> Model:

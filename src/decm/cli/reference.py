@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from decm.cli.decode import pixels_of
+from decm.cli.bench_images import stored_states
+from decm.cli.decode import build_decoder
+from decm.cli.devices import pick_device
 from decm.cli.images import image_batches, list_images
-from decm.cli.models import pick_device
 from decm.cli.progress import progress
 from decm.cli.scores import code_version
 from decm.evaluation.features import build_extractor
@@ -57,13 +57,9 @@ def data_images(cfg: DictConfig, dataset: Any) -> Source:
     if cfg.split not in ("train", "heldout"):
         raise ValueError(f"split={cfg.split}; expected train or heldout.")
     manifest = dataset.manifest
-    pixels = pixels_of(manifest, cfg.autoencoder)
-    if hasattr(dataset, f"{cfg.split}_x"):
-        states = getattr(dataset, f"{cfg.split}_x")
-        batches, count = iter(states.split(cfg.batch_size)), len(states)
-    else:  # a stored set that is read by sample number: one epoch of it
-        if cfg.split != "train" or dataset.flip:
-            raise ValueError(f"Data {manifest.name!r}: expected split=train and data.flip=false, each image as it is.")
-        count = len(dataset)
-        batches = (dataset.batch(0, index)[0] for index in torch.arange(count).split(cfg.batch_size))
-    return (pixels(x) for x in batches), count, f"{manifest.name}, {cfg.split}, content {manifest.content_hash[:16]}"
+    decode = build_decoder(manifest, cfg.autoencoder)
+    if getattr(dataset, "flip", False):
+        raise ValueError(f"Data {manifest.name!r} are read as they are stored; set data.flip=false.")
+    states, count = stored_states(dataset, cfg.split, batch_size=cfg.batch_size)
+    what = f"{manifest.name}, {cfg.split}, content {manifest.content_hash[:16]}"
+    return map(decode, states), count, f"{what}; {decode.note}" if decode.note else what

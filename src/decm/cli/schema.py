@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from decm.cli.schema_checkpoints import Consolidate, Sample
-from decm.cli.schema_imagenet import SCHEDULES, Evaluate, LatentImages, Snapshots
+from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_reference import ImageStatistics, Reference
 
@@ -189,6 +189,7 @@ class Evaluation:
 class Train:
     name: str = MISSING
     seed: int = MISSING
+    distill: bool = MISSING
     max_steps: int = MISSING
     batch_size: int = MISSING
     accumulate: int = MISSING
@@ -233,9 +234,7 @@ def register() -> None:
         },
         "segment": {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater},
         "schedule": SCHEDULES,
-        "bench": {
-            "exact_points": ExactPoints, "image_statistics": ImageStatistics, "latent_images": LatentImages,
-        },
+        "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
     }  # fmt: skip
     for group, schemas in groups.items():
         for name, schema in schemas.items():

@@ -1,6 +1,6 @@
-"""Types of the settings about ImageNet: bench, learning rates, snapshots, and `decm evaluate`; see schema.py."""
+"""Types of the settings about ImageNet: learning rates, snapshots, and `decm evaluate`; see schema.py."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import MISSING
@@ -26,27 +26,6 @@ class Snapshots:
     every: int = MISSING
     sigma_rels: list[float] = MISSING
     dtype: str = MISSING
-
-
-@dataclass
-class Decoder:
-    kind: str = MISSING
-    path: str | None = None
-    args: Any = None
-    chunk: int = MISSING
-
-
-@dataclass
-class LatentImages:
-    _target_: str = MISSING
-    autoencoder: Decoder = field(default_factory=Decoder)
-    reference: str | None = None
-    num_reference: int = MISSING
-    features: str = MISSING
-    weights: str | None = None
-    dinov2: dict[str, str] | None = None
-    keep: int = MISSING
-    spatial: bool = MISSING
 
 
 @dataclass

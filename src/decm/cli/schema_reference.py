@@ -9,8 +9,9 @@ from omegaconf import MISSING
 @dataclass
 class Decoder:
     kind: str = MISSING
-    weights: str | None = None
-    settings: Any = None
+    path: str | None = None
+    args: Any = None
+    chunk: int = MISSING
 
 
 @dataclass
@@ -39,9 +40,11 @@ class Reference:
 @dataclass
 class ImageStatistics:
     _target_: str = MISSING
-    reference: str = MISSING
+    autoencoder: Decoder = field(default_factory=Decoder)
+    reference: str | None = None
     features: str = MISSING
     weights: str | None = None
     dinov2: Dinov2 = field(default_factory=Dinov2)
+    num_reference: int = MISSING
     keep: int = MISSING
-    autoencoder: Decoder = field(default_factory=Decoder)
+    spatial: bool = MISSING

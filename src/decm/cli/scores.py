@@ -9,26 +9,34 @@ from omegaconf import DictConfig
 from decm import __version__
 from decm.cli.bench import Bench
 from decm.cli.build import segment_names
+from decm.cli.devices import rank_and_world
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.flow_map import FlowMap
 from decm.report.table import PER_NFE
 
 
 def score_models(
-    cfg: DictConfig, evaluator: Evaluator, bench: Bench, student: FlowMap, teacher: FlowMap | None
-) -> dict[str, Any]:
-    """Student, teacher and floor, and the errors of the maps where they are known."""
-    e, names = cfg.evaluation, segment_names(cfg)
+    cfg: DictConfig, evaluator: Evaluator, bench: Bench, student: FlowMap | None, teacher: FlowMap | None
+) -> dict[str, Any] | None:
+    """Student, teacher and floor, and the errors of the maps where they are known; None on processes but the first.
 
-    def scores_of(flow_map: FlowMap, who: str, trained_on: list[str]) -> dict[str, dict[str, float]]:
+    The scores beside the metric are the student's, or the teacher's where there is no student.
+    """
+    e, names, is_first = cfg.evaluation, segment_names(cfg), rank_and_world()[0] == 0
+
+    def scores_of(flow_map: FlowMap | None, who: str, trained_on: list[str]) -> dict[str, dict[str, float]]:
         def say(what: str) -> None:
-            print(f"evaluating {who}, {what}", flush=True)
+            if is_first:
+                print(f"evaluating {who}, {what}", flush=True)
 
-        scores = evaluator(flow_map, e.nfe, e.num_samples, trained_on, say)
-        return {str(nfe): score for nfe, score in scores.items()}
+        scores = evaluator(flow_map, e.nfe, e.num_samples, trained_on, say) if flow_map is not None else None
+        return {str(nfe): score for nfe, score in (scores or {}).items()}
 
     students = scores_of(student, "student", names)
-    teachers = scores_of(teacher, "teacher", []) if teacher else {}
+    teachers = scores_of(teacher, "teacher", [])
+    errors = bench.map_errors(student, evaluator.device) if bench.map_errors and student else None
+    if not is_first:
+        return None
     results: dict[str, Any] = {
         "experiment": cfg.name,
         "seed": cfg.seed,
@@ -36,17 +44,26 @@ def score_models(
         "reference": bench.judge.reference,
         "num_samples": e.num_samples,
         "floor": bench.judge.floor(e.num_samples),
-        "samplers": {str(nfe): evaluator.sampler(nfe, names) for nfe in e.nfe},
+        "samplers": {str(nfe): evaluator.sampler(nfe, names if student else []) for nfe in e.nfe},
         "teacher": {nfe: score["value"] for nfe, score in teachers.items()},
         "student": {nfe: score["value"] for nfe, score in students.items()},
     }
+    scored = students or teachers
     for key in PER_NFE:
-        if all(key in score for score in students.values()):
-            results[key] = {nfe: score[key] for nfe, score in students.items()}
-    if bench.map_errors is not None:
-        results["map_error"] = bench.map_errors(student, evaluator.device)
+        if all(key in score for score in scored.values()):
+            results[key] = {nfe: score[key] for nfe, score in scored.items()}
+    if errors is not None:
+        results["map_error"] = errors
     results["code_version"] = code_version()
     return results
+
+
+def figures(results: dict[str, Any]) -> dict[str, float]:
+    """The figures of results by the names that they are logged under."""
+    named = {f"fd/{nfe}": value for nfe, value in results["student"].items()}
+    named |= {f"teacher_fd/{nfe}": value for nfe, value in results["teacher"].items()}
+    named |= {f"{key}/{nfe}": value for key in PER_NFE for nfe, value in results.get(key, {}).items()}
+    return named | {f"map_error/{name}": value for name, value in results.get("map_error", {}).items()}
 
 
 def code_version() -> str:

@@ -14,30 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decm.cli.devices import rank_and_world
 from decm.cli.progress import progress
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.generate import balanced_labels, generate, in_batches
 from decm.flow.flow_map import FlowMap
 
+CACHE = "samples_cache"
 WAIT = 0.5  # seconds between looks at what the other processes have made
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Of this process under torchrun; else (0, 1)."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
-def local_device(device: str) -> str:
-    """Under torchrun each process has a GPU of its own."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device == "cuda" else device
 
 
 @dataclass
 class StoredEvaluator(Evaluator):
     """An evaluator that keeps each batch of samples as a file below `folder`, so that a second start goes on.
 
-    Process `rank` of `world_size` makes every world_size-th batch; process 0 waits for the others' and has them all.
-    Batches are the same for any number of processes. `identity` is what else the samples depend on.
+    Process `rank` of `world_size` makes every world_size-th batch; process 0 waits for the others' and has them all, so
+    that all must see the folder. Batches are the same for any number of processes. As a network may be sharded over
+    them, all call it equally often: what is missing of `world_size` batches in a row is made by all, and a process that
+    lacks a batch at the end repeats the last one. `identity` is what else the samples depend on.
     """
 
     folder: Path = Path("samples_cache")
@@ -48,34 +42,51 @@ class StoredEvaluator(Evaluator):
     def place(self, nfe: int, num_samples: int, trained_on: Collection[str]) -> Path:
         """The folder of the batches of one set of samples."""
         facts = [
-            self.identity, nfe, num_samples, self.sampler(nfe, trained_on), self.seed, self.batch_size,
-            list(self.shape), self.num_classes,
+            self.identity, nfe, num_samples, self.sampler(nfe, trained_on), sorted(trained_on), self.seed,
+            self.batch_size, list(self.shape), self.num_classes,
         ]  # fmt: skip
         return self.folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
-    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor:
-        """Samples [num_samples, *shape] of the default labels and seeds; on processes but the first, its own alone."""
+    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
         place, sampler = self.place(nfe, num_samples, trained_on), self.sampler(nfe, trained_on)
         place.mkdir(parents=True, exist_ok=True)
         labels, batches = balanced_labels(num_samples, self.num_classes), list(in_batches(num_samples, self.batch_size))
         paths = [place / f"{number:06d}.npy" for number in range(len(batches))]
-        mine = range(self.rank, len(batches), self.world_size)
-        with progress(f"{nfe} steps", sum(len(batches[k]) for k in mine)) as advance:
-            for k in mine:
-                if not paths[k].is_file():
+        mine = paths[self.rank :: self.world_size]
+        kept = sum(path.is_file() for path in mine)
+        if 0 < kept < len(mine):
+            print(f"{nfe} steps: {kept} of {len(mine)} batches of process {self.rank} are there already.", flush=True)
+        with progress(f"{nfe} steps", num_samples) as advance:
+            for first in range(0, len(batches), self.world_size):
+                together = range(first, min(first + self.world_size, len(batches)))
+                if not all(paths[k].is_file() for k in together):
+                    k = min(first + self.rank, together[-1])
                     made = generate(
                         flow_map, self.shape, labels[batches[k]], nfe, sampler, self.seed, batches[k], self.device
                     )
-                    write_array(paths[k], made.numpy())
-                advance(len(batches[k]))
-        wanted = paths if self.rank == 0 else [paths[k] for k in mine]
-        while not all(path.is_file() for path in wanted):  # torchrun ends all processes if one fails
+                    if k == first + self.rank:
+                        write_array(paths[k], made.numpy())
+                advance(sum(len(batches[k]) for k in together))
+        if self.rank:
+            return None
+        while not all(path.is_file() for path in paths):  # the launcher ends all processes if one fails
             time.sleep(WAIT)
-        return torch.cat([torch.from_numpy(np.load(path)) for path in wanted]) if wanted else torch.zeros(0)
+        return torch.cat([torch.from_numpy(np.load(path)) for path in paths])
 
-    def forget(self) -> None:
-        """Remove the files, once the scores are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def stored(plain: Evaluator, folder: Path, identity: dict[str, Any]) -> StoredEvaluator:
+    """The evaluator `plain`, shared by the processes that there are, which keeps what it generates below `folder`."""
+    rank, world_size = rank_and_world()
+    return StoredEvaluator(
+        plain.judge, plain.shape, plain.num_classes, plain.seed, plain.batch_size, plain.samplers, plain.device,
+        folder / CACHE, identity, rank, world_size,
+    )  # fmt: skip
+
+
+def forget(evaluator: Evaluator) -> None:
+    """Remove what an evaluator has kept, once the scores are written."""
+    if isinstance(evaluator, StoredEvaluator):
+        shutil.rmtree(evaluator.folder, ignore_errors=True)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

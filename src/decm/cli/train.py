@@ -5,18 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
 from decm.cli.checks import check_settings
 from decm.cli.config import plain
+from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.dry_run import describe
-from decm.cli.fit import Fitted, fit
-from decm.cli.models import pick_device
-from decm.cli.runs import open_folder, write_results
-from decm.cli.scores import score_models
+from decm.cli.fit import fit
+from decm.cli.runs import NOT_SETTINGS, open_folder, write_results
+from decm.cli.scores import code_version, figures, score_models
+from decm.cli.stored import forget, stored
 from decm.cli.teachers import Source, obtain
+from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
+from decm.flow.flow_map import FlowMap
 from decm.report.table import markdown, show
 from decm.training.callbacks.tracking import finish, summarize
 
@@ -43,27 +47,65 @@ def task(cfg: DictConfig) -> float | None:
 
 
 def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None:
-    """Train in `folder`, evaluate, and write results.json, table.md and the pictures."""
+    """Train in `folder`, evaluate, and write results.json, table.md and the pictures; None on processes but the first.
+
+    Each process generates its share of the samples, the first one scores and writes.
+    """
     dataset = build_dataset(cfg)
     bench = build_bench(cfg, dataset)
     source = obtain(cfg, dataset, fit_teacher)
+    if not cfg.distill:
+        return score_teacher(cfg, folder, dataset, bench, source)
     fitted = fit(cfg, folder, dataset, source, bench, group)
     try:
-        if not fitted.is_main:
-            return None
         began = time.perf_counter()
-        evaluator = build_evaluator(cfg, bench, dataset, pick_device(cfg.trainer.accelerator))
+        evaluator = final_evaluator(cfg, folder, dataset, bench)
         fitted.module.to(evaluator.device).eval()
         results = score_models(cfg, evaluator, bench, fitted.module.ema_map, source.flow_map)
-        results["seconds"] = {
-            "teacher": source.seconds, "distill": fitted.seconds, "evaluate": time.perf_counter() - began,
-        }  # fmt: skip
+        seconds = time.perf_counter() - began
+        pictures = draw(cfg, folder, evaluator, bench, fitted.module.ema_map, source.flow_map)
+        if results is None:
+            return None
+        results["seconds"] = {"teacher": source.seconds, "distill": fitted.seconds, "evaluate": seconds}
         results["teacher_reused"] = source.reused
         results["forward_equivalents"] = fitted.module.forward_equivalents
-        finish_run(cfg, folder, results, fitted, draw(cfg, folder, evaluator, bench, fitted, source))
+        summarize(fitted.loggers, figures(results), pictures)
+        write_run(folder, results)
+        forget(evaluator)
         return results["student"][str(min(cfg.evaluation.nfe))]
     finally:
         finish(fitted.loggers)
+
+
+def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, source: Source) -> float | None:
+    """`distill=false`: score the teacher alone, as guided by these settings; returns its metric at its most steps."""
+    assert source.teacher is not None  # by check_settings
+    began = time.perf_counter()
+    evaluator = final_evaluator(cfg, folder, dataset, bench)
+    if source.teacher.network is not None:
+        source.teacher.network.to(evaluator.device)
+    results = score_models(cfg, evaluator, bench, None, source.flow_map)
+    seconds = time.perf_counter() - began
+    draw(cfg, folder, evaluator, bench, None, source.flow_map)
+    if results is None:
+        return None
+    results["seconds"] = {"teacher": source.seconds, "evaluate": seconds}
+    results["teacher_reused"] = source.reused
+    write_run(folder, results)
+    forget(evaluator)
+    return results["teacher"][str(max(cfg.evaluation.nfe))]
+
+
+def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench) -> Evaluator:
+    """The evaluator after the training; that of several processes keeps what each makes until the scores are written.
+
+    A run that is continued at its end comes to the same samples, so that they are known by settings and code alone.
+    """
+    evaluator = build_evaluator(cfg, bench, dataset, pick_device(cfg.trainer.accelerator))
+    if rank_and_world()[1] == 1:
+        return evaluator
+    settings = {key: value for key, value in plain(cfg).items() if key not in NOT_SETTINGS}
+    return stored(evaluator, folder, {"settings": settings, "code": code_version()})
 
 
 def fit_teacher(cfg: DictConfig, folder: Path) -> None:
@@ -76,32 +118,36 @@ def fit_teacher(cfg: DictConfig, folder: Path) -> None:
 
 
 def draw(
-    cfg: DictConfig, folder: Path, evaluator: Evaluator, bench: Bench, fitted: Fitted, source: Source
+    cfg: DictConfig, folder: Path, evaluator: Evaluator, bench: Bench, student: FlowMap | None, teacher: FlowMap | None
 ) -> dict[str, Path]:
-    """Pictures: a grid for each NFE, and the same seeds side by side across NFE under the teacher's most steps."""
+    """Pictures: a grid for each NFE, and the same seeds side by side across NFE under the teacher's most steps.
+
+    All processes generate, the first one draws.
+    """
     e, names, painter = cfg.evaluation, segment_names(cfg), bench.painter
-    pictures, rows = {}, {}
-    if source.flow_map is not None:
+    pictures: dict[str, Path] = {}
+    rows: dict[str, Tensor] = {}
+    if teacher is not None:
         most = max(e.nfe)
-        rows[f"teacher, {most}"] = evaluator.samples(source.flow_map, most, painter.columns, ())
+        samples = evaluator.samples(teacher, most, painter.columns, ())
+        if samples is not None:
+            rows[f"teacher, {most}"] = samples
     for nfe in e.nfe:
-        samples = evaluator.samples(fitted.module.ema_map, nfe, max(PICTURE_SAMPLES, painter.columns), names)
-        pictures[f"samples_nfe{nfe}"] = folder / f"samples_nfe{nfe}.png"
-        painter.grid(samples, pictures[f"samples_nfe{nfe}"])
-        rows[f"{nfe} step{'s' if nfe > 1 else ''}"] = samples[: painter.columns]
-    pictures["comparison"] = folder / "comparison.png"
-    painter.compare(rows, pictures["comparison"])
+        if student is None:
+            break
+        samples = evaluator.samples(student, nfe, max(PICTURE_SAMPLES, painter.columns), names)
+        if samples is not None:
+            pictures[f"samples_nfe{nfe}"] = folder / f"samples_nfe{nfe}.png"
+            painter.grid(samples, pictures[f"samples_nfe{nfe}"])
+            rows[f"{nfe} step{'s' if nfe > 1 else ''}"] = samples[: painter.columns]
+    if rows:
+        pictures["comparison"] = folder / "comparison.png"
+        painter.compare(rows, pictures["comparison"])
     return pictures
 
 
-def finish_run(
-    cfg: DictConfig, folder: Path, results: dict[str, Any], fitted: Fitted, pictures: dict[str, Path]
-) -> None:
-    """Write table and results (last, since they mark the run as finished), tell W&B, and show the table."""
+def write_run(folder: Path, results: dict[str, Any]) -> None:
+    """Write table and results (last, since they mark the run as finished), and show the table."""
     (folder / "table.md").write_text(markdown(results))
-    figures = {f"fd/{nfe}": value for nfe, value in results["student"].items()}
-    figures |= {f"teacher_fd/{nfe}": value for nfe, value in results["teacher"].items()}
-    figures |= {f"map_error/{name}": value for name, value in results.get("map_error", {}).items()}
-    summarize(fitted.loggers, figures, pictures)
     write_results(folder, results)
     show(results, {"pictures": str(folder / "comparison.png"), "table": str(folder / "table.md"), "run": str(folder)})

@@ -16,7 +16,7 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Evaluator:
-    """Generates `num_samples` samples with balanced labels from seeds, and has `judge` score them.
+    """Generates `num_samples` samples with balanced labels from seeds, on all ranks, and has `judge` score them.
 
     `samplers` overrides the rule of flow/solvers.py by NFE.
     """
@@ -33,8 +33,8 @@ class Evaluator:
         """The sampler used at `nfe` steps for a model trained on the named segments (none: a velocity)."""
         return self.samplers.get(nfe) or choose_sampler(nfe, trained_on) if trained_on else "euler"
 
-    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor:
-        """Samples [num_samples, *shape] of the default labels and seeds."""
+    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
+        """Samples [num_samples, *shape] of the default labels and seeds; None on ranks but the first."""
         labels = balanced_labels(num_samples, self.num_classes)
         sampler = self.sampler(nfe, trained_on)
         return generate_many(flow_map, self.shape, labels, nfe, sampler, self.seed, self.batch_size, self.device)
@@ -42,13 +42,17 @@ class Evaluator:
     def __call__(
         self, flow_map: FlowMap, nfes: Sequence[int], num_samples: int, trained_on: Collection[str],
         progress: Progress = lambda _: None,
-    ) -> dict[int, dict[str, float]]:  # fmt: skip
-        """Scores by NFE. Raises ValueError for an NFE outside 1 to 1000 or fewer than two samples."""
+    ) -> dict[int, dict[str, float]] | None:  # fmt: skip
+        """Scores by NFE. Of several ranks all must call it; the first judges, the others get None.
+
+        Raises ValueError for an NFE outside 1 to 1000 or fewer than two samples.
+        """
         if num_samples < 2:
             raise ValueError(f"num_samples={num_samples}; expected at least 2.")
         scores = {}
         for nfe in nfes:
             progress(f"{nfe} step{'s' if nfe > 1 else ''}")
             samples = self.samples(flow_map, nfe, num_samples, trained_on)
-            scores[nfe] = self.judge.score(samples, balanced_labels(num_samples, self.num_classes))
-        return scores
+            if samples is not None:
+                scores[nfe] = self.judge.score(samples, balanced_labels(num_samples, self.num_classes))
+        return scores or None

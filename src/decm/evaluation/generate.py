@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from decm.flow.flow_map import FlowMap
 from decm.flow.randomness import normal
@@ -24,7 +25,7 @@ def check_labels(labels: Sequence[int], num_classes: int) -> Tensor:
     return torch.tensor(labels, dtype=torch.int64)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a network that is sharded keeps the tensors it gathers, and trains on
 def generate(
     flow_map: FlowMap, shape: Sequence[int], labels: Tensor, nfe: int, sampler: str, seed: int = 0,
     index: Tensor | None = None, device: torch.device | str = "cpu",
@@ -47,10 +48,21 @@ def in_batches(num: int, batch_size: int) -> Iterator[Tensor]:
 def generate_many(
     flow_map: FlowMap, shape: Sequence[int], labels: Tensor, nfe: int, sampler: str, seed: int = 0,
     batch_size: int = 500, device: torch.device | str = "cpu",
-) -> Tensor:  # fmt: skip
-    """`generate` in batches: [N, *shape]."""
-    parts = [
-        generate(flow_map, shape, labels[index], nfe, sampler, seed, index, device)
-        for index in in_batches(len(labels), batch_size)
-    ]
-    return torch.cat(parts)
+) -> Tensor | None:  # fmt: skip
+    """`generate` in batches: [N, *shape]; shared by the ranks of torch.distributed where there are several.
+
+    All of them must call it. Rank r of W makes batches r, r + W, ..., and rank 0 gets the samples, the others None. The
+    batches are the same for any number of ranks. A network may be sharded over the ranks, so that each call of it is a
+    collective: all call it equally often, and a rank that lacks a batch in the last round repeats the last one.
+    """
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    batches = list(in_batches(len(labels), batch_size))
+    mine = [batches[min(first + rank, len(batches) - 1)] for first in range(0, len(batches), world_size)]
+    parts = [generate(flow_map, shape, labels[index], nfe, sampler, seed, index, device) for index in mine]
+    if world_size == 1:
+        return torch.cat(parts)
+    found: list[list[Tensor]] | None = [[]] * world_size if rank == 0 else None
+    dist.gather_object(parts, found)  # by way of the GPU where the backend is NCCL
+    if found is None:
+        return None
+    return torch.cat([part for together in zip(*found, strict=True) for part in together][: len(batches)])

@@ -49,7 +49,7 @@ class MapErrors:
             self._truth = {"z": z, "t": t, "x_t": x_t, "x_1": x_1, "v": self.exact.velocity(x_t, t)}
         return self._truth
 
-    @torch.inference_mode()
+    @torch.no_grad()  # as generate
     def __call__(self, flow_map: FlowMap, device: torch.device | str = "cpu") -> dict[str, float]:
         z, t, x_t, x_1, v = (self.truth()[key].to(device) for key in ("z", "t", "x_t", "x_1", "v"))
         zero, one, y = torch.zeros_like(t), torch.ones_like(t), torch.zeros_like(t, dtype=torch.int64)

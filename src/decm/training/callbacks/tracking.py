@@ -2,10 +2,13 @@
 
 import os
 import uuid
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from decm.training.csv_logger import MetricsCSV
+
+ID_FILE = "wandb_id"
 
 
 def wandb_mode(chosen: str | None) -> str:
@@ -36,7 +39,7 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
         return [csv]
     from lightning.pytorch.loggers import WandbLogger
 
-    id_file = folder / "wandb_id"
+    id_file = folder / ID_FILE
     if not id_file.is_file():
         id_file.write_text(uuid.uuid4().hex[:12])
     logger = WandbLogger(
@@ -54,6 +57,21 @@ def summarize(loggers: list[Any], figures: dict[str, Any], pictures: dict[str, P
             logger.experiment.summary.update(figures)
             for name, path in pictures.items():
                 logger.log_image(name, [str(path)])
+
+
+def add_to_summary(settings: dict[str, Any], folder: Path, figures: dict[str, Any]) -> None:
+    """Put figures into the W&B run of a run folder, after it has ended; nothing where it was not logged with W&B."""
+    if not (folder / ID_FILE).is_file() or find_spec("wandb") is None:
+        return
+    from wandb.errors import Error
+
+    loggers = build_loggers(settings, folder, None)
+    try:
+        summarize(loggers, figures, {})
+    except Error as error:  # the figures are in files already
+        print(f"W&B: the figures were not added to the run's summary ({error}).", flush=True)
+    finally:
+        finish(loggers)
 
 
 def finish(loggers: list[Any]) -> None:
