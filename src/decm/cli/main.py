@@ -22,7 +22,7 @@ NOISE = (  # warnings of libraries about themselves, which a user can do nothing
     ".*does not have many workers", ".*Checkpoint directory .* exists and is not empty",
     "Found .* module.s. in eval mode",
 )  # fmt: skip
-CONFIG_ERROR, FAILED, INTERRUPTED = 2, 1, 130
+CONFIG_ERROR, PREEMPTED, INTERRUPTED = 2, 75, 130
 
 
 def usage() -> str:
@@ -39,7 +39,9 @@ def usage() -> str:
         "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
         "  decm latents check path=data/imagenet256\n"
         "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
-        "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration."
+        "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration.\n"
+        "Exit codes: 0 done, 1 failed, 2 a mistake in the settings, 75 stopped by a signal or a stop file and saved:\n"
+        "start again with resume=auto, 130 interrupted."
     )
 
 
@@ -93,13 +95,14 @@ def run_task(task: Any, cfg: Any) -> Any:
         from omegaconf.errors import OmegaConfBaseException
 
         from_trainer = type(cause).__name__ == "MisconfigurationException"  # Lightning's, not imported for its name
-        not_finite = isinstance(cause, FloatingPointError)
-        if not (not_finite or from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException))):
+        code = getattr(cause, "exit_code", None)  # of what happens to a run, as against a mistake in its settings
+        if not (code or from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException))):
             raise
         if cfg.get("debug"):
             traceback.print_exc()
-        hint = "" if cfg.get("debug") or not_finite else " (debug=true shows the trace)"
-        fail(f"{cause}{hint}", FAILED if not_finite else CONFIG_ERROR)
+        hint = "" if cfg.get("debug") or code else " (debug=true shows the trace)"
+        launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by a first process, which would end where this one fails
+        fail(f"{cause}{hint}", 0 if launched and code == PREEMPTED else code or CONFIG_ERROR)
 
 
 def main() -> None:

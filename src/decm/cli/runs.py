@@ -11,7 +11,7 @@ import yaml
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move.
-NOT_SETTINGS = ("resume", "debug", "dry_run", "runs")
+NOT_SETTINGS = ("resume", "debug", "dry_run", "runs", "faults", "guard", "self_check")
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from omegaconf import MISSING
 from decm.cli.schema_checkpoints import Consolidate, Sample
 from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Latents
+from decm.cli.schema_machine import Faults, Guard, Logger, Trainer
 from decm.cli.schema_reference import ImageStatistics, Reference
 
 
@@ -142,31 +143,6 @@ class Ema:
 
 
 @dataclass
-class Trainer:
-    accelerator: str = MISSING
-    devices: Any = MISSING
-    strategy: str = MISSING
-    num_nodes: int = MISSING
-    precision: str = MISSING
-    compile: bool = MISSING
-    activation_checkpointing: bool = MISSING
-    reshard: bool = MISSING
-    threads: int | None = MISSING
-    clip_norm: float | None = MISSING
-    log_every: int = MISSING
-    checkpoint_every: int = MISSING
-
-
-@dataclass
-class Logger:
-    kind: str = MISSING
-    project: str = MISSING
-    entity: str | None = None
-    group: str | None = None
-    mode: str | None = None
-
-
-@dataclass
 class ExactPoints(Target):
     num_map_points: int = MISSING
     map_seed: int = MISSING
@@ -209,6 +185,8 @@ class Train:
     snapshots: Snapshots = field(default_factory=Snapshots)
     trainer: Trainer = field(default_factory=Trainer)
     logger: Logger = field(default_factory=Logger)
+    guard: Guard = field(default_factory=Guard)
+    faults: Faults = field(default_factory=Faults)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = MISSING
     resume: str | None = None

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Source:
     path: str | None = None
     reused: bool = False
     seconds: float = 0.0
+
+    def with_network(self, network: nn.Module | None) -> "Source":
+        """The same source, whose teacher's network is this one."""
+        return replace(self, teacher=replace(self.teacher, network=network)) if self.teacher else self
 
 
 def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:

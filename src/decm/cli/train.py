@@ -22,6 +22,7 @@ from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.flow_map import FlowMap
 from decm.report.table import markdown, show
+from decm.training.callbacks.preemption import PreemptedError
 from decm.training.callbacks.tracking import finish, summarize
 
 PICTURE_SAMPLES = 100
@@ -43,7 +44,11 @@ def task(cfg: DictConfig) -> float | None:
         group = f"{cfg.name}/{fixed.parent.name}"
     folder = open_folder(settings, cfg.resume, fixed)
     print(f"{cfg.name} in {folder}", flush=True)
-    return run(cfg, folder, group)
+    try:
+        return run(cfg, folder, group)
+    except PreemptedError as stop:
+        stop.requeue()
+        raise
 
 
 def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None:

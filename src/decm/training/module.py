@@ -50,6 +50,8 @@ class Recipe:
 class NonFiniteLossError(FloatingPointError):
     """A loss is NaN or infinite; the message names the segment and the step."""
 
+    exit_code = 1
+
 
 def no_teacher(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """The field of a run without a teacher, whose velocity x - z is known on the anchor's own path only."""
@@ -77,6 +79,12 @@ class DistillationModule(LightningModule):
         self.recipe = recipe
         self.student_map = FlowMap(student, recipe.jvp)
         self.skeletons: dict[str, nn.Module] = {}  # of the sharded networks that are sampled in the end
+        self.guarded, self.skipped = False, False  # whether a Guard acts on bad numbers; whether it skipped this step
+        self.bad_losses: dict[str, float] = {}  # of this optimizer step, over its micro-batches
+        self.total = 0.0  # the loss of the last micro-batch, over all ranks
+        self.asks_to_stop, self.agreed_to_stop = False, False  # this rank; any of them
+        self.before_waiting: Callable[[], None] = lambda: None  # at each micro-batch, before ranks meet
+        self._seen: dict[str, Any] = {}
         self.forward_equivalents = 0.0  # of the network, over all ranks, teacher included
 
     @property
@@ -101,13 +109,17 @@ class DistillationModule(LightningModule):
     def _frozen(self) -> dict[str, nn.Module]:
         return {"ema": self.ema} if self.teacher is None else {"ema": self.ema, "teacher": self.teacher}
 
-    def gather(self) -> None:
-        """Whole averages and teacher in place of sharded ones, so that a rank can use them alone; all ranks call it."""
+    def gather(self) -> nn.Module | None:
+        """Whole averages and teacher in place of sharded ones, so that a rank can use them alone; all ranks call it.
+
+        Returns the teacher.
+        """
         for name, net in self._frozen().items():
             if name in self.skeletons:
                 setattr(self, name, gathered(self.skeletons.pop(name), net))
         if isinstance(self.field, GuidedVelocity) and self.teacher is not None:
             self.field.net = self.teacher
+        return self.teacher
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
         """Draw the anchor: noise z, time t and label drop of each sample, from its index in the run."""
@@ -123,6 +135,7 @@ class DistillationModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of what was planned. Raises NonFiniteLossError, and ValueError for an empty plan."""
+        self.before_waiting()
         if not batch.plan:
             raise ValueError("No segment was planned for this step: `objective` has no entry that acts at every step.")
         if isinstance(self.field, GuidedVelocity):
@@ -149,17 +162,32 @@ class DistillationModule(LightningModule):
         return total
 
     def _report(self, batch: Batch, figures: dict[str, Tensor], cost: int) -> None:
-        """Log losses and tangents, and refuse what is not finite: the same figures, over all ranks, on all ranks."""
+        """Log losses and tangents, and act on what is not finite: the same figures, over all ranks, on all ranks."""
         names = [f"{kind}/{name}" for name in batch.due for kind in ("loss", "tangent")] + ["total"]
         zero = batch.x.new_zeros(())  # of a segment without a row in this micro-batch
-        here = torch.stack([figures.get(name, zero) for name in names] + [zero + cost])
-        *means, cost_per_rank = self.trainer.strategy.reduce(here, reduce_op="mean").tolist()
+        here = torch.stack([figures.get(name, zero) for name in names] + [zero + cost, zero + self.asks_to_stop])
+        self._seen = {"batch": batch, "figures": figures}
+        *means, cost_per_rank, stop = self.trainer.strategy.reduce(here, reduce_op="mean").tolist()
         self.forward_equivalents += cost_per_rank * self.trainer.world_size
+        self.agreed_to_stop = stop > 0
         found = dict(zip(names, means, strict=True))
-        if not math.isfinite(found.pop("total")):
-            self._refuse(batch, [name for name in batch.due if not math.isfinite(found[f"loss/{name}"])])
+        self.total = found.pop("total")
+        if not math.isfinite(self.total):
+            self.bad_losses |= {name: found[f"loss/{name}"] for name in batch.due}
+            if not self.guarded:
+                self._refuse(batch, [name for name in batch.due if not math.isfinite(found[f"loss/{name}"])])
         for name, value in found.items():
             self.log(name, value, batch_size=len(batch.x))
+
+    def last_batch(self) -> dict[str, Any]:
+        """What is known of this rank's last micro-batch, as plain numbers; its samples follow from seed and index."""
+        batch, figures = self._seen["batch"], self._seen["figures"]
+        ends = {sub.name: {"start": sub.start.tolist(), "end": sub.end.tolist()} for sub in batch.plan}
+        return {
+            "seed": self.recipe.seed, "samples": batch.index.tolist(), "t": batch.t.tolist(), "segments": ends,
+            "here": {name: float(value) for name, value in figures.items()}, "over_all_ranks": self.bad_losses,
+            "data_is_finite": bool(batch.x.isfinite().all()),
+        }  # fmt: skip
 
     def _cost(self, asked: list[Rows]) -> int:
         """Forward-equivalents of this rank's step: rows of student and teacher that went through a network."""

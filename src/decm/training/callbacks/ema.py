@@ -45,6 +45,8 @@ class EMA(Callback):
         if trainer.global_step == self.step:  # a micro-batch within an optimizer step
             return
         self.step = trainer.global_step
+        if pl_module.skipped:
+            return
         beta = ema_decay(self.step, self.kind, self.decay, self.sigma_rel)
         average, current = ([local(p) for p in net.parameters()] for net in (pl_module.ema, pl_module.student))  # type: ignore[union-attr]
         with torch.no_grad():

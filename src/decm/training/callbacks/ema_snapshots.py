@@ -54,6 +54,8 @@ class EMASnapshots(Callback):
         if trainer.global_step == self.step:  # a micro-batch within an optimizer step
             return
         self.step = trainer.global_step
+        if pl_module.skipped:
+            return
         current = dict(pl_module.student.named_parameters())  # type: ignore[union-attr]
         for width in self.sigma_rels:
             average = self.averages.setdefault(width, {k: p.detach().float().clone() for k, p in current.items()})

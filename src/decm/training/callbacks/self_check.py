@@ -25,6 +25,8 @@ LIMITS = {  # (half-width of the difference, largest relative error) by what is 
 class WrongTangentError(RuntimeError):
     """A network's tangent is not its derivative; the message names the layer."""
 
+    exit_code = 1
+
 
 @contextmanager
 def perturbed(network: nn.Module, seed: int = 0) -> Iterator[None]:

@@ -1,0 +1,79 @@
+"""A rank that hangs: the others would wait for it for ever; a thread of each names it and ends the run."""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+HEARTBEATS = "heartbeats"
+HUNG = 1  # exit code
+
+
+class Watchdog(Callback):
+    """Each rank notes in `folder/heartbeats/` how often it came to wait for the others (once a micro-batch).
+
+    A rank that does not come there again within `seconds` says which ranks are behind, and ends its process; launchers
+    end the others. Only with several ranks.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        if seconds <= 0:
+            raise ValueError(f"guard.hang_timeout={seconds}; expected a number of seconds above 0.")
+        self.folder, self.seconds = folder / HEARTBEATS, seconds
+        self.waits, self.step, self.rank, self.world = 0, 0, 0, 1
+        self._last = time.monotonic()
+        self._done = threading.Event()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size == 1:
+            return
+        self.rank, self.world = trainer.global_rank, trainer.world_size
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._trainer = trainer
+        pl_module.before_waiting = self.beat  # type: ignore[assignment]
+        self.waits = 0
+        self._note()
+        trainer.strategy.barrier()  # no heartbeat of an earlier process is read from here on
+        self._done.clear()
+        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+
+    def beat(self) -> None:
+        """This rank comes to wait for the others."""
+        self.waits, self.step = self.waits + 1, self._trainer.global_step
+        self._note()
+
+    def _note(self) -> None:
+        self._last = time.monotonic()
+        facts = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
+        part = self.folder / f".rank_{self.rank}.part"
+        part.write_text(json.dumps(facts))
+        part.replace(self.folder / f"rank_{self.rank}.json")
+
+    def _watch(self) -> None:
+        while not self._done.wait(min(1.0, self.seconds / 4)):
+            if time.monotonic() - self._last > self.seconds:
+                print(f"decm: {self.verdict()}", file=sys.stderr, flush=True)
+                os._exit(HUNG)
+
+    def verdict(self) -> str:
+        """Who is behind, in a sentence."""
+        ranks = {r: json.loads((self.folder / f"rank_{r}.json").read_text()) for r in range(self.world)}
+        most = max(facts["waits"] for facts in ranks.values())
+        behind = {r: facts for r, facts in ranks.items() if facts["waits"] < most}
+        names = ", ".join(f"rank {r} (step {f['step']}, pid {f['pid']} on {f['host']})" for r, f in behind.items())
+        where = names or "no rank: all came to the same step and wait in it"
+        return (
+            f"No rank went on for {self.seconds:g} s. Behind the others: {where}. What is saved stays; look at that "
+            "process or machine, then continue with resume=auto. guard.hang_timeout sets the time."
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._done.set()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._done.set()

@@ -1,0 +1,196 @@
+"""Drills through the command line: NaN, ranks that die or hang, real signals, a job that is put back in line."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import TINY, command, environment, metrics, only, results, train
+
+pytestmark = pytest.mark.slow
+PREEMPTED = 75
+LONG, TWO = ["max_steps=60"], ["trainer=ddp", "trainer.threads=1"]
+
+
+def started(runs, *overrides):
+    """`decm train` of the tiny settings as a process of its own."""
+    return subprocess.Popen(
+        command("train", *TINY, f"runs={runs}", *overrides), env=environment(GLOO_SOCKET_IFNAME="lo"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def ended(process):
+    """(exit code, what it said)."""
+    try:
+        said, _ = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def wait_for(condition, seconds=120):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not come"
+        time.sleep(0.02)
+
+
+def last_step(runs):
+    """The last step in metrics.csv; -1 where there is none yet."""
+    try:
+        return max(metrics(only(runs / "smoke")), default=-1)
+    except (FileNotFoundError, KeyError, ValueError):
+        return -1
+
+
+def processes(words):
+    """{pid: environment} of the processes whose command line holds all the words."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().decode()
+            facts = dict(v.split("=", 1) for v in (folder / "environ").read_bytes().decode().split("\0") if "=" in v)
+        except OSError:
+            continue
+        if all(str(word) in line for word in words):
+            found[int(folder.name)] = facts
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(finished, tmp_path_factory):
+    """The run of 60 steps that nothing disturbed."""
+    import shutil
+
+    root = tmp_path_factory.mktemp("whole")
+    for name in ("cache", "teacher_smoke"):
+        shutil.copytree(finished.runs / name, root / name)
+    answer = train(root, *LONG)
+    assert answer.code == 0, answer.said
+    return only(root / "smoke")
+
+
+def assert_same_figures(folder, whole):
+    assert metrics(folder) == metrics(whole)
+    assert results(folder)["student"] == results(whole)["student"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda s: s.name)
+def test_a_signal_saves_once_at_the_end_of_the_step_and_the_run_goes_on_from_there(runs, whole, number):
+    process = started(runs, *LONG, "resume=auto", "trainer.checkpoint_every=1000")
+    wait_for(lambda: last_step(runs) >= 20)
+    process.send_signal(number)
+    code, said = ended(process)
+    assert code == PREEMPTED, said
+    assert f"asked by {number.name}; continue with resume=auto" in said
+    assert "Traceback" not in said
+    answer = train(runs, *LONG, "resume=auto")
+    assert answer.code == 0, answer.said
+    assert "Continuing" in answer.out
+    assert_same_figures(only(runs / "smoke"), whole)
+
+
+def test_a_stop_file_does_the_same_and_is_gone_afterwards(runs, whole):
+    process = started(runs, *LONG)
+    wait_for(lambda: last_step(runs) >= 20)
+    (only(runs / "smoke") / "STOP").touch()
+    code, said = ended(process)
+    assert code == PREEMPTED, said
+    assert not (only(runs / "smoke") / "STOP").exists()
+    answer = train(runs, *LONG, "resume=auto")
+    assert answer.code == 0, answer.said
+    assert_same_figures(only(runs / "smoke"), whole)
+
+
+def test_a_signal_to_the_second_of_two_ranks_stops_both(runs):
+    process = started(runs, "max_steps=200", *TWO)
+    wait_for(lambda: last_step(runs) >= 20)
+    (second,) = [pid for pid, facts in processes([runs]).items() if facts.get("LOCAL_RANK") == "1"]
+    os.kill(second, signal.SIGTERM)
+    code, said = ended(process)
+    assert code == PREEMPTED, said
+    assert "asked by another rank" in said
+    assert not processes([runs])
+
+
+def test_a_nan_on_one_rank_skips_the_step_on_both(runs):
+    code, said = ended(started(runs, *TWO, "faults.nan_at_step=2"))
+    assert code == 0, said
+    assert "Step 2 is skipped" in said
+    files = sorted(path.name for path in (only(runs / "smoke") / "incidents").iterdir())
+    assert files == ["step_00000002_rank_0.json", "step_00000002_rank_1.json"]
+    seen = [json.loads((only(runs / "smoke") / "incidents" / name).read_text()) for name in files]
+    assert [facts["data_is_finite"] for facts in seen] == [True, False]
+    assert metrics(only(runs / "smoke"))[2]["guard/skipped"] == "1.0"
+
+
+def test_bad_steps_in_a_row_send_the_run_back_with_other_data_and_it_recovers(runs):
+    answer = train(runs, "max_steps=12", "guard.patience=3", "faults.nan_at_step=5", "faults.nan_steps=4")
+    assert answer.code == 0, answer.said
+    assert "3 steps in a row were not finite, up to step 7: back to" in answer.out
+    assert len((only(runs / "smoke") / "rollbacks.jsonl").read_text().splitlines()) == 1
+    assert results(only(runs / "smoke"))["student"]["1"] > 0
+
+
+def test_a_run_that_stays_bad_gives_up_and_names_the_file(runs):
+    settings = ["max_steps=12", "guard.patience=2", "guard.rollbacks=2", "faults.nan_at_step=5", "faults.nan_steps=99"]
+    answer = train(runs, *settings, "faults.nan_again=true")
+    assert answer.code == 1
+    assert "after 2 rollbacks" in answer.err
+    assert "incidents" in answer.err
+    assert not (only(runs / "smoke") / "results.json").exists()
+    seeds = {json.loads(path.read_text())["seed"] for path in (only(runs / "smoke") / "incidents").iterdir()}
+    assert seeds == {2 * 2**32}, "the last attempt's files are those that stay"
+
+
+def test_a_rank_that_hangs_is_named_and_the_run_ends(runs):
+    code, said = ended(started(runs, *TWO, "faults.hang_rank=1", "faults.hang_at_step=3", "guard.hang_timeout=5"))
+    assert code == 1, said
+    assert "Behind the others: rank 1 (step 2, pid" in said
+    wait_for(lambda: not processes([runs]), 20)
+    answer = train(runs, "resume=auto", *TWO[1:])
+    assert answer.code == 0, answer.said
+
+
+def test_a_killed_drill_goes_on_without_the_fault(runs, whole):
+    code, said = ended(started(runs, *LONG, "faults.kill_at_step=31"))
+    assert code == -signal.SIGKILL, said
+    answer = train(runs, *LONG, "resume=auto")
+    assert answer.code == 0, answer.said
+    assert_same_figures(only(runs / "smoke"), whole)
+
+
+def test_faults_in_a_long_run_are_refused_unless_forced(runs):
+    answer = train(runs, "max_steps=1001", "faults.kill_at_step=5")
+    assert answer.code == 2
+    assert "faults.force=true" in answer.err
+
+
+def test_a_job_that_submitit_takes_off_its_machine_is_put_back_in_line_and_ends_alike(runs, whole):
+    """Hydra's launcher with submitit's local executor, and the signal that SLURM sends before a job's time is up."""
+    sweep = runs / "sweep"
+    local = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10", f"hydra.sweep.dir={sweep}"]
+    process = started(runs, *LONG, *local)
+    folder = sweep / "0"
+
+    def far():
+        try:
+            return max(metrics(folder), default=-1) >= 20
+        except (FileNotFoundError, KeyError, ValueError):
+            return False
+
+    wait_for(far)
+    jobs = [pid for pid, facts in processes(["submitit.core._submit"]).items() if str(runs) in json.dumps(facts)]
+    for pid in jobs:
+        os.kill(pid, signal.SIGUSR2)
+    code, said = ended(process)
+    logs = "".join(path.read_text() for path in sweep.rglob("*.out"))
+    assert code == 0, said + logs
+    assert "asked by SIGUSR2" in logs
+    assert "Continuing" in logs
+    assert_same_figures(folder, whole)
