@@ -104,7 +104,7 @@ def test_what_a_bad_step_saw_is_written_down(tmp_path):
     trained(tmp_path, bad=(3,))
     (path,) = (tmp_path / INCIDENTS).iterdir()
     facts = json.loads(path.read_text())
-    assert path.name == "step_00000003_rank_0.json"
+    assert path.name == "step_00000003_seed_0_rank_0.json"
     assert (facts["seed"], facts["step"], facts["data_is_finite"]) == (0, 3, False)
     assert facts["samples"] == list(range(3 * GLOBAL_BATCH, 4 * GLOBAL_BATCH))
     assert len(facts["t"]) == GLOBAL_BATCH

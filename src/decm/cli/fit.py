@@ -97,7 +97,7 @@ def machine(cfg: DictConfig) -> dict[str, Any]:
     t = cfg.trainer
     on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and pick_device("auto") == "cpu")
     several = on_cpu and t.devices == "auto" and t.strategy in ("ddp", "fsdp")
-    patience = timedelta(seconds=2 * cfg.guard.hang_timeout)  # the watchdog speaks first
+    patience = timedelta(seconds=max(600, 2 * cfg.guard.hang_timeout))  # the watchdog speaks first
     strategy: Any = t.strategy
     if strategy == "fsdp":
         strategy = ShardedStrategy(timeout=patience)

@@ -37,8 +37,8 @@ def note_rollback(folder: Path, why: str, checkpoint: Path | None) -> None:
 class Guard(Callback):
     """Skips optimizer step and EMA where the loss or the gradient's norm is not finite on any rank; logs `grad_norm`.
 
-    Each skipped step leaves `folder/incidents/step_<n>_rank_<r>.json`: seed, samples, times, losses and tangents of
-    that rank's batch. After `patience` of them in a row RollBackError is raised on all ranks. A finite loss above
+    Each skipped step leaves `folder/incidents/step_<n>_seed_<s>_rank_<r>.json`: samples, times, losses and tangents
+    of that rank's batch. After `patience` of them in a row RollBackError is raised on all ranks. A finite loss above
     `spike` times the median of the last 100 is said, and nothing else is done about it.
     """
 
@@ -104,7 +104,7 @@ class Guard(Callback):
         facts = {"step": step, "rank": trainer.global_rank, "gradient_norm": norm, **pl_module.last_batch()}  # type: ignore[operator]
         folder = self.folder / INCIDENTS
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"step_{step:08d}_rank_{trainer.global_rank}.json"
+        path = folder / f"step_{step:08d}_seed_{facts['seed']}_rank_{trainer.global_rank}.json"
         path.write_text(json.dumps(facts) + "\n")  # Python writes and reads NaN and Infinity
 
     def state_dict(self) -> dict[str, Any]:
