@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attention_tangents import MISTAKES, NAMES, attend, by_definition, random_inputs
 from decm.networks import attention, dual
-from decm.networks.attention import attention_dual
+from decm.networks.attention import attention_dual, attention_tangent
 from decm.networks.layers import Block
 from helpers import largest, random_states, randomize_parameters, relative_error
 
@@ -90,6 +90,16 @@ def test_an_autocast_around_it_changes_nothing(dtype):
 def test_the_operator_keeps_pytorchs_rules_for_operators():
     torch.library.opcheck(attention_dual, tuple(random_inputs(9, 16)))
     torch.library.opcheck(attention_dual, tuple(random_inputs(9, 16, torch.bfloat16)))
+    torch.library.opcheck(attention_tangent, (*random_inputs(9, 16), *random_inputs(9, 16)[:1]))
+
+
+@pytest.mark.parametrize(("N", "chunk"), [(9, 2**18), (65, 65), (65, 650)])
+def test_the_tangent_alone_is_that_of_both_where_the_value_is_known(monkeypatch, N, chunk):
+    monkeypatch.setattr(attention, "CPU_CHUNK", chunk)
+    inputs = random_inputs(N, 16)
+    o, do = attention_dual(*inputs)
+    assert relative_error(attention_tangent(*inputs, o), do) < 1e-6
+    assert relative_error(attention_tangent(*inputs, o + 0.1), do) > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,13 +111,18 @@ def test_a_backward_pass_through_it_is_refused(name, output):
         attention_dual(*inputs.values())[output].sum().backward()
 
 
-def test_the_flop_counter_counts_six_products():
-    inputs = random_inputs(130, 72, heads=3, batch=2)
+def counted(operator, *inputs):
     with FlopCounterMode(display=False) as counter:
-        attention_dual(*inputs)
+        operator(*inputs)
+    return counter.get_total_flops()
+
+
+def test_the_flop_counter_counts_six_products_and_five_where_the_value_is_known():
+    inputs = random_inputs(130, 72, heads=3, batch=2)
     q_kT = dq_kT = q_dkT = 2 * (2 * 3) * 130 * 72 * 130
     P_v = H_v = P_dv = 2 * (2 * 3) * 130 * 130 * 72
-    assert counter.get_total_flops() == q_kT + dq_kT + q_dkT + P_v + H_v + P_dv
+    assert counted(attention_dual, *inputs) == q_kT + dq_kT + q_dkT + P_v + H_v + P_dv
+    assert counted(attention_tangent, *inputs, inputs[0]) == q_kT + dq_kT + q_dkT + H_v + P_dv
 
 
 def pairs(inputs):
@@ -156,7 +171,7 @@ def test_a_block_with_tangents_compiles_to_one_graph_and_computes_the_same():
     for ours, theirs in zip(value_tangent_gradient(compiled, inputs), eager, strict=True):
         assert relative_error(ours, theirs) < 1e-6
     operators = [str(node.target) for graph in counter.graphs for node in graph.graph.nodes]
-    assert (counter.frame_count, sum("attention_dual" in name for name in operators)) == (1, 1)
+    assert (counter.frame_count, sum("attention_tangent" in name for name in operators)) == (1, 1)
 
 
 class DualBlock(nn.Module):

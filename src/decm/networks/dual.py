@@ -10,7 +10,7 @@ import torch.nn.functional as nnf
 from timm.layers import RmsNorm
 from torch import Tensor, nn
 
-from decm.networks.attention import attention_dual
+from decm.networks.attention import attention_dual, attention_tangent
 
 Dual = tuple[Tensor, Tensor]  # (value, tangent)
 
@@ -76,8 +76,8 @@ def swiglu(layer: nn.Module, x: Tensor, dx: Tensor) -> Dual:
 
 def attention(q: Dual, k: Dual, v: Dual) -> Dual:
     """(o, do) by networks/attention.py; o by fused attention where it needs a gradient, so that this is fused too."""
+    if not (torch.is_grad_enabled() and any(part[0].requires_grad for part in (q, k, v))):
+        return attention_dual(q[0], k[0], v[0], q[1], k[1], v[1])
+    o = nnf.scaled_dot_product_attention(q[0], k[0], v[0])
     with torch.no_grad():
-        o, do = attention_dual(q[0], k[0], v[0], q[1], k[1], v[1])
-    if torch.is_grad_enabled() and any(part[0].requires_grad for part in (q, k, v)):
-        o = nnf.scaled_dot_product_attention(q[0], k[0], v[0])
-    return o, do
+        return o, attention_tangent(q[0], k[0], v[0], q[1], k[1], v[1], o)
