@@ -9,38 +9,41 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
 
 from decm.cli.bench import Bench
 from decm.cli.build import build_evaluator, build_network, build_trajectories, segment_names
 from decm.cli.config import plain
 from decm.cli.devices import pick_device
+from decm.cli.resume import resume_point, teacher_facts
 from decm.cli.runs import LAST
+from decm.cli.scores import code_version
 from decm.cli.teachers import Source, initialize
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.networks.regions import prepare_regions
+from decm.training.callbacks.checkpoints import Checkpoints
 from decm.training.callbacks.ema import EMA
 from decm.training.callbacks.ema_snapshots import FOLDER, EMASnapshots
 from decm.training.callbacks.previews import Evaluate, Previews
 from decm.training.callbacks.self_check import SelfCheck
 from decm.training.callbacks.speed import PlainProgress, Speed
 from decm.training.callbacks.tracking import build_loggers, finish
-from decm.training.checkpoint_files import stored_step
+from decm.training.checkpoint_files import CheckpointFiles, stored_step
 from decm.training.csv_logger import MetricsCSV
 from decm.training.module import DistillationModule, Recipe
 from decm.training.sharding import PRECISIONS, ShardedStrategy, Sharding
 
 
 class ConfigInCheckpoint(Callback):
-    """A checkpoint carries the plain configuration that explains it, and the loggers' files are no older than it."""
+    """A checkpoint carries what explains it (settings, code, teacher), and the loggers' files are no older than it."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
+    def __init__(self, settings: dict[str, Any], teacher: dict[str, str | None]) -> None:
+        self.facts = {"decm_config": settings, "code_version": code_version(), "teacher": teacher}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["decm_config"] = self.settings
+        checkpoint.update(self.facts)
         for logger in trainer.loggers:
             logger.save()
 
@@ -79,7 +82,7 @@ def build_module(cfg: DictConfig, source: Source) -> DistillationModule:
 
 
 def machine(cfg: DictConfig) -> dict[str, Any]:
-    """Lightning's accelerator, devices, strategy and precision; under `fsdp` FSDP2 casts parameters, not autocast."""
+    """Lightning's settings of the machine; under `fsdp` FSDP2 casts parameters, not autocast."""
     t = cfg.trainer
     sharded = t.strategy == "fsdp"
     on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and pick_device("auto") == "cpu")
@@ -87,51 +90,52 @@ def machine(cfg: DictConfig) -> dict[str, Any]:
     return {
         "accelerator": t.accelerator, "devices": 2 if several else t.devices, "num_nodes": t.num_nodes,
         "strategy": ShardedStrategy() if sharded else t.strategy, "precision": "32-true" if sharded else t.precision,
+        "plugins": [] if sharded else [CheckpointFiles()],
     }  # fmt: skip
 
 
 def build_callbacks(
-    cfg: DictConfig, settings: dict[str, Any], folder: Path, dataset: Dataset, source: Source, bench: Bench | None
-) -> list[Callback]:
+    cfg: DictConfig, settings: dict[str, Any], folder: Path, dataset: Dataset, source: Source, bench: Bench | None,
+    teacher: dict[str, str | None],
+) -> list[Callback]:  # fmt: skip
     """Trajectories, EMA, speed, progress, checkpoints, and with a bench the previews and evaluation in the loop."""
     callbacks: list[Callback] = [
         *build_trajectories(cfg),
         EMA(cfg.ema.kind, cfg.ema.decay, cfg.ema.sigma_rel),
         Speed(cfg.batch_size),
         RichProgressBar() if sys.stdout.isatty() else PlainProgress(cfg.name),
-        ConfigInCheckpoint(settings),
+        ConfigInCheckpoint(settings, teacher),
     ]
     if cfg.self_check and cfg.jvp != "finite_difference":
         callbacks.append(SelfCheck())
     if cfg.snapshots.every:
         kept = cfg.snapshots
         callbacks.append(EMASnapshots(folder / FOLDER, kept.every, list(kept.sigma_rels), kept.dtype))
+    evaluate = None
     if bench is not None:
         e, names = cfg.evaluation, segment_names(cfg)
         evaluator = build_evaluator(cfg, bench, dataset)
+        evaluate = Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, bench.map_errors, names)
         callbacks += [
             Previews(e.preview_every, e.nfe, evaluator, bench.painter, folder / "previews", names, source.flow_map),
-            Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, bench.map_errors, names),
+            evaluate,
         ]
-    checkpoint = ModelCheckpoint(
-        folder / LAST.parent, filename=LAST.stem, every_n_train_steps=cfg.trainer.checkpoint_every,
-        enable_version_counter=False,
-    )  # fmt: skip
-    return [*callbacks, checkpoint]
+    return [*callbacks, Checkpoints(folder / LAST.parent, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate)]
 
 
 def fit(
     cfg: DictConfig, folder: Path, dataset: Dataset, source: Source, bench: Bench | None = None,
     group: str | None = None,
 ) -> Fitted:  # fmt: skip
-    """Train until max_steps. The run goes on from checkpoints/last.ckpt of its folder if that exists."""
+    """Train until max_steps. The run goes on from the newest whole checkpoint of its folder if there is one."""
     quiet()
-    settings = plain(cfg)
+    settings, teacher = plain(cfg), teacher_facts(source)
+    resumed = resume_point(folder / LAST.parent, teacher)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     module = build_module(cfg, source)
     loggers = build_loggers(settings, folder, group)
-    callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench)
+    callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench, teacher)
     t = cfg.trainer
     trainer = Trainer(
         max_steps=cfg.max_steps, max_epochs=-1, **machine(cfg), accumulate_grad_batches=cfg.accumulate,
@@ -139,19 +143,16 @@ def fit(
         enable_progress_bar=sys.stdout.isatty(), enable_model_summary=False, use_distributed_sampler=False,
         num_sanity_val_steps=0, default_root_dir=folder,
     )  # fmt: skip
-    last = folder / LAST
-    if last.exists():
-        step = stored_step(last)
+    if resumed is not None:
+        step = stored_step(resumed)
         print(f"Continuing {folder} at step {step} of {cfg.max_steps}", flush=True)
         for logger in loggers:
             if isinstance(logger, MetricsCSV):
                 logger.forget_after(step)
     try:
         trainer.fit(
-            module, DataModule(dataset, cfg.batch_size, cfg.seed), ckpt_path=last if last.exists() else None,
-            weights_only=True,
+            module, DataModule(dataset, cfg.batch_size, cfg.seed), ckpt_path=resumed, weights_only=True,
         )  # fmt: skip
-        trainer.save_checkpoint(last)
         module.gather()
     except BaseException:
         finish(loggers)
