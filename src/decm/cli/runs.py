@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from decm.cli.locks import lock
+from decm.training.durable import write_text
 
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
@@ -118,9 +119,7 @@ def from_main_process(name: str) -> Path | None:
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
     """Write the plain configuration of a run into its folder, whole or not at all."""
-    part = folder / f"{CONFIG}.part"
-    part.write_text(yaml.safe_dump(settings, sort_keys=False))
-    part.replace(folder / CONFIG)
+    write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
 
 def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:

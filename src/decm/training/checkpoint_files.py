@@ -10,7 +10,16 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from decm.training.durable import PART, beside, publish, remove, saving
-from decm.training.sealed import DamagedError, check_seal, load_plain, num_bytes, seal, take_tensors, write_synced
+from decm.training.sealed import (
+    DamagedError,
+    check_seal,
+    load_plain,
+    num_bytes,
+    put_tensors,
+    seal,
+    take_tensors,
+    write_synced,
+)
 from decm.training.sharded_files import check_files, read_rest, read_sharded
 
 
@@ -29,9 +38,9 @@ def read_file(path: Path) -> dict[str, Any]:
     """A checkpoint of either kind, whole, on the CPU. Raises DamagedError unless it is what was written."""
     if path.is_dir():
         return read_sharded(path)
-    checkpoint = load_plain(path)
-    check_seal(checkpoint, path)
-    return checkpoint
+    tensors: dict[str, Tensor] = {}
+    rest = take_tensors(verify(path), tensors)
+    return put_tensors(rest, {key: tensor.clone() for key, tensor in tensors.items()})  # off the file
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -43,14 +52,14 @@ def verify(path: Path) -> dict[str, Any]:
         rest = read_rest(path)
         check_files(path, rest)
         return rest
-    checkpoint = load_plain(path, mmap=True)
+    checkpoint = load_plain(path)
     check_seal(checkpoint, path)
     return checkpoint
 
 
 def facts(path: Path) -> dict[str, Any]:
     """What a checkpoint holds, its tensors not in memory, unchecked."""
-    return read_rest(path) if path.is_dir() else load_plain(path, mmap=True)
+    return read_rest(path) if path.is_dir() else load_plain(path)
 
 
 def stored_step(path: Path) -> int:

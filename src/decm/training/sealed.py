@@ -17,6 +17,7 @@ from decm.training.checksums import digest
 SCHEMA, VERSION, CHECKSUM = 1, "schema_version", "checksum"
 TENSOR = "<tensor>"  # the key of a dict that stands for a tensor in it
 SEPARATOR = "/"
+ARCHIVE = b"PK"  # what files of torch.save begin with
 
 
 class DamagedError(ValueError):
@@ -94,12 +95,15 @@ def tell(line: str) -> None:
     print(line, flush=True)
 
 
-def load_plain(path: Path, mmap: bool = False) -> Any:
-    """What torch.save wrote, without a pickle being executed. Raises DamagedError for anything else."""
+def load_plain(path: Path) -> Any:
+    """What torch.save wrote, its tensors still in the file (mapped), without a pickle being executed.
+
+    Raises DamagedError for anything else.
+    """
+    with path.open("rb") as file:
+        is_archive = file.read(len(ARCHIVE)) == ARCHIVE
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except FileNotFoundError:
-        raise
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except Exception as error:  # whatever the unpickler says of bytes that it cannot read
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         why = str(error).split(". ")[0].splitlines()[0] if str(error) else "it ends too early"

@@ -48,6 +48,7 @@ def write_sharded(checkpoint: dict[str, Any], folder: Path, rank: int, barrier: 
     part = beside(folder, PART)
     tensors: dict[str, Tensor] = {}
     rest = take_tensors(checkpoint, tensors)
+    tensors = {key: tensor.contiguous() for key, tensor in tensors.items()}  # safetensors takes no others
     with saving(folder, num_bytes(tensors)):
         if rank == 0:
             remove(part)
