@@ -1,6 +1,7 @@
 """A run folder: what it holds, which unfinished run is continued, and what the other verbs make of it."""
 
 import json
+import os
 import re
 import shutil
 
@@ -31,11 +32,13 @@ def test_a_run_folder_is_named_by_experiment_and_time(finished):
 
 
 def test_a_run_folder_holds_what_the_readme_says(finished):
-    assert {path.name for path in finished.folder.iterdir()} == {
+    assert {path.name for path in finished.folder.iterdir() if path.name != ".lock"} == {
         "config.yaml", "results.json", "table.md", "metrics.csv", "checkpoints", "samples_nfe1.png", "samples_nfe2.png",
         "comparison.png",
     }  # fmt: skip
-    assert [path.name for path in (finished.folder / "checkpoints").iterdir()] == ["last.ckpt"]
+    folder = finished.folder / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", "step_00000004.ckpt", "step_00000006.ckpt"}
+    assert os.readlink(folder / "last.ckpt") == "step_00000006.ckpt"
 
 
 def test_results_have_the_promised_shape(finished):

@@ -70,9 +70,13 @@ def test_the_file_is_no_older_than_a_checkpoint(tmp_path):
     logger, checkpoint = MetricsCSV(tmp_path), {}
     logger.log_metrics({"fd/1": 7.0}, 2)
     assert not (tmp_path / "metrics.csv").exists()
-    ConfigInCheckpoint({"seed": 0}).on_save_checkpoint(SimpleNamespace(loggers=[logger]), None, checkpoint)
+    ConfigInCheckpoint({"seed": 0}, {"path": "a", "sha256": "0"}).on_save_checkpoint(
+        SimpleNamespace(loggers=[logger]), None, checkpoint
+    )
     assert lines(tmp_path) == [{"step": "2", "fd/1": "7.0"}]
-    assert checkpoint == {"decm_config": {"seed": 0}}
+    assert checkpoint["decm_config"] == {"seed": 0}
+    assert checkpoint["teacher"] == {"path": "a", "sha256": "0"}
+    assert checkpoint["code_version"]
 
 
 @pytest.mark.parametrize("step", [0, None])

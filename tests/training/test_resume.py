@@ -2,82 +2,22 @@
 
 import random
 import shutil
-import signal
-import subprocess
-import time
 
 import pytest
-import torch
 
-from commands import TINY, command, environment, metrics, only, results, train
+from commands import TINY, only, train
+from decm.training.checkpoint_files import write_file
+from resuming import LAST, assert_same_run, checkpoint, killed, last_step
 
 STEPS, TEACHER_STEPS = 24, 30
 SETTINGS = [*TINY, f"max_steps={STEPS}", "batch_size=32", "evaluation.every=5", "evaluation.every_num_samples=50"]
 KILL_AT = random.Random(20240611).randrange(3, STEPS - 4)  # a step of the student; checkpoints come every two
 KILL_TEACHER_AT = random.Random(7).randrange(3, TEACHER_STEPS - 4)
-LAST = "checkpoints/last.ckpt"
 
 
-def checkpoint(folder):
-    return torch.load(folder / LAST, weights_only=True)
-
-
-def assert_same(a, b, path=""):
-    """Equal bitwise, all the way down."""
-    assert type(a) is type(b), path
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), path
-        for k, (left, right) in enumerate(zip(a, b, strict=True)):
-            assert_same(left, right, f"{path}/{k}")
-    else:
-        assert a == b, path
-
-
-def assert_same_run(folder, whole):
-    """Losses, distances, weights, averages, optimizer and its schedule."""
-    assert metrics(folder) == metrics(whole)
-    ours, theirs = checkpoint(folder), checkpoint(whole)
-    assert ours["global_step"] == theirs["global_step"] > 0
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "forward_equivalents"):
-        assert_same(ours[part], theirs[part], part)
-    if "student" in results(whole):
-        for key in ("student", "teacher", "accuracy", "forward_equivalents"):
-            assert results(folder)[key] == results(whole)[key]
-
-
-def last_step(folder):
-    """The last step in metrics.csv; -1 where there is none yet."""
-    try:
-        return max(metrics(folder), default=-1)
-    except (FileNotFoundError, KeyError, ValueError):
-        return -1
-
-
-def killed(runs, experiment, step):
-    """Start a run, kill its process (SIGKILL) once `experiment` has logged `step`, and give its folder back."""
-    process = subprocess.Popen(
-        command("train", *SETTINGS, f"runs={runs}", "resume=auto"),
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        limit = time.monotonic() + 180
-        while time.monotonic() < limit and process.poll() is None:
-            folders = list((runs / experiment).glob("2*"))
-            if folders and last_step(folders[0]) >= step:
-                break
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
-        said = process.communicate()[0]
-    assert process.returncode == -signal.SIGKILL, said
-    return only(runs / experiment)
+def killed_at(runs, experiment, step):
+    """The folder of a run whose process was killed once it had logged `step`."""
+    return killed(SETTINGS, runs, experiment, lambda folder: last_step(folder) >= step)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +37,7 @@ def victim(finished, tmp_path_factory):
     runs = tmp_path_factory.mktemp("victim")
     for name in ("cache", "teacher_smoke"):
         shutil.copytree(finished.runs / name, runs / name)
-    folder = killed(runs, "smoke", KILL_AT)
+    folder = killed_at(runs, "smoke", KILL_AT)
     assert KILL_AT <= last_step(folder) < STEPS - 1
     assert not (folder / "results.json").exists()
     return runs
@@ -106,7 +46,7 @@ def victim(finished, tmp_path_factory):
 @pytest.fixture
 def killed_run(victim, tmp_path):
     """A copy of its own for each test, and the folder of the killed run in it."""
-    runs = shutil.copytree(victim, tmp_path / "runs")
+    runs = shutil.copytree(victim, tmp_path / "runs", symlinks=True)
     return runs, only(runs / "smoke")
 
 
@@ -133,7 +73,7 @@ def test_a_killed_run_goes_on_in_its_folder_and_ends_bitwise_like_the_whole_one(
 def test_without_its_checkpoint_it_starts_afresh(killed_run, whole):
     """The negative control: nothing but the checkpoint makes it go on. It ends the same, having done it all again."""
     runs, folder = killed_run
-    (folder / LAST).unlink()
+    shutil.rmtree(folder / "checkpoints")
     said = resumed(runs).out
     assert "Continuing" not in said
     assert f"step 1/{STEPS}" in said
@@ -154,7 +94,7 @@ def test_each_part_of_the_checkpoint_matters(killed_run, whole, part):
         states["samples"] -= 32  # a batch seen twice
     else:
         spoilt["state_dict"][f"{part}.x_embedder.bias"].add_(1e-3)
-    torch.save(spoilt, folder / LAST)
+    write_file(spoilt, folder / LAST)  # which is a file of its own in a copy, and whole
     assert "Continuing" in resumed(runs).out
     with pytest.raises(AssertionError):
         assert_same_run(folder, whole)
@@ -172,7 +112,7 @@ def test_other_settings_leave_a_killed_run_alone(killed_run):
 
 @pytest.mark.slow
 def test_a_run_killed_in_its_teachers_stage_goes_on_there_in_the_same_folders(cached, finished, whole):
-    teacher = killed(cached, "teacher_smoke", KILL_TEACHER_AT)
+    teacher = killed_at(cached, "teacher_smoke", KILL_TEACHER_AT)
     student = only(cached / "smoke")
     assert not (teacher / "results.json").exists()
     assert not (student / "checkpoints").exists()

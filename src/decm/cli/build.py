@@ -16,6 +16,8 @@ from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.training.callbacks.trajectories import Trajectory
 from decm.training.checkpoint_files import read_file
+from decm.training.checkpoint_folder import newest_valid, step_of
+from decm.training.sealed import DamagedError, NewerSchemaError
 
 STUDENT, EMA = "student.", "ema."
 CONSOLIDATED = ".safetensors"  # weights alone, of decm consolidate
@@ -65,11 +67,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     file = find_checkpoint(path)
     try:
         checkpoint = read_consolidated(file) if file.suffix == CONSOLIDATED else read_file(file)
-    except Exception as error:  # whatever the unpickler says, the file is not ours
-        raise ValueError(f"{file} is not a checkpoint of decm, or it is damaged ({type(error).__name__}).") from error
+    except NewerSchemaError:
+        raise
+    except Exception as error:  # whatever the reader says, the file is not ours
+        why = error.why if isinstance(error, DamagedError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{file} is not a checkpoint of decm, or it is damaged: {why}.{instead_of(file)}") from error
     if not isinstance(checkpoint, dict) or "decm_config" not in checkpoint:
         raise ValueError(f"{file} was not written by decm: it carries no configuration.")
     return checkpoint
+
+
+def instead_of(file: Path) -> str:
+    """What to say about the checkpoints beside a damaged one; nothing where there is none."""
+    named = file.resolve()
+    whole = newest_valid(file.parent, say=lambda line: None) if step_of(named) is not None else None
+    return f" The newest one that is whole: pass {whole} instead." if whole is not None and whole != named else ""
 
 
 def read_consolidated(file: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from decm.training.sharding import PRECISIONS
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that would otherwise be found wrong after the training, or never."""
     _at_least(1, {"max_steps": cfg.max_steps, "accumulate": cfg.accumulate})
-    _at_least(1, {f"trainer.{key}": cfg.trainer[key] for key in ("checkpoint_every", "log_every")})
+    _at_least(1, {f"trainer.{key}": cfg.trainer[key] for key in ("checkpoint_every", "keep", "log_every")})
     if not 0 <= cfg.label_drop <= 1:
         raise ValueError(f"label_drop={cfg.label_drop}; expected a share between 0 and 1.")
     _check_trainer(cfg)

@@ -8,10 +8,18 @@ from typing import Any
 
 import yaml
 
+from decm.cli.locks import lock
+from decm.training.durable import write_text
+
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move.
-NOT_SETTINGS = ("resume", "debug", "dry_run", "runs", "faults", "guard", "self_check")
+NOT_SETTINGS = ("resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check")
+# Of the trainer, what says where and how a run is done rather than what: it may go on with another number of devices.
+NOT_SETTINGS_OF_TRAINER = (
+    "accelerator", "devices", "num_nodes", "strategy", "threads", "compile", "reshard", "checkpoint_every", "log_every",
+    "keep",
+)  # fmt: skip
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -20,9 +28,29 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return yaml.safe_load(path.read_text()) if path.is_file() else None
 
 
+def work(settings: dict[str, Any]) -> dict[str, Any]:
+    """What of a plain configuration says which work is done."""
+    kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
+    if "trainer" in kept:
+        kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in NOT_SETTINGS_OF_TRAINER}
+    return kept
+
+
 def same_settings(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two runs would do the same work."""
-    return all(a.get(key) == b.get(key) for key in {*a, *b} - set(NOT_SETTINGS))
+    return work(a) == work(b)
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
+    """The settings in which two plain configurations differ, as `key=found, expected`."""
+    found = []
+    for key in dict.fromkeys([*a, *b]):
+        one, other = a.get(key), b.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{path}{key}.")
+        elif one != other:
+            found.append(f"{path}{key} is {other}, was {one}")
+    return found
 
 
 def run_folders(root: Path, experiment: str) -> list[Path]:
@@ -57,7 +85,8 @@ def new_folder(root: Path, experiment: str) -> Path:
 def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None = None) -> Path:
     """The folder that this run writes to: `fixed` (a sweep's), the one to resume, or a new one.
 
-    Raises ValueError if it cannot be written or if `resume` names a folder that is not a run of these settings.
+    It is locked for this process. Raises ValueError if it cannot be written or another process has it, and if `resume`
+    names a folder that is not a run of these settings.
     """
     root = Path(settings["runs"])
     inherited = from_main_process("DECM_RUN_FOLDER")
@@ -71,9 +100,11 @@ def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None
             folder = Path(str(resume))
             config = read_config(folder)
             if config is None or not same_settings(config, settings):
-                raise ValueError(f"resume={resume} is not a run folder with these settings; compare its {CONFIG}.")
+                which = "; ".join(differences(work(config), work(settings))[:5]) if config else f"it has no {CONFIG}"
+                raise ValueError(f"resume={resume} is not a run folder with these settings: {which}.")
         else:
             folder = (unfinished(root, settings) if resume else None) or new_folder(root, settings["name"])
+        lock(folder)
         write_config(folder, settings)
     except OSError as error:
         raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
@@ -87,8 +118,8 @@ def from_main_process(name: str) -> Path | None:
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the plain configuration of a run into its folder."""
-    (folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
+    """Write the plain configuration of a run into its folder, whole or not at all."""
+    write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
 
 def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:

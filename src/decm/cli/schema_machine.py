@@ -20,6 +20,7 @@ class Trainer:
     clip_norm: float | None = MISSING
     log_every: int = MISSING
     checkpoint_every: int = MISSING
+    keep: int = MISSING
 
 
 @dataclass

@@ -14,6 +14,7 @@ from torch import nn
 
 from decm.cli.build import EMA, build_network, load_strictly, read_checkpoint, weights_of
 from decm.cli.config import compose, plain, teacher_hash
+from decm.cli.locks import locked
 from decm.cli.runs import RESULTS, from_main_process, new_folder, read_config, run_folders, write_config
 from decm.data.loader import Dataset
 from decm.data.toy import MixturePoints
@@ -142,10 +143,11 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
                 os.environ["DECM_TEACHER_FOLDER"] = str(folder)
                 return folder, True
         folder = matching[0] if matching else new_folder(root, settings["name"])
-        write_config(folder, settings)
-        os.environ["DECM_TEACHER_FOLDER"] = str(folder)
-        print(f"Training the teacher first: {settings['name']} in {folder}", flush=True)
-        fit(wanted, folder)
+        with locked(folder):
+            write_config(folder, settings)
+            os.environ["DECM_TEACHER_FOLDER"] = str(folder)
+            print(f"Training the teacher first: {settings['name']} in {folder}", flush=True)
+            fit(wanted, folder)
         return folder, False
 
 

@@ -14,7 +14,8 @@ from decm.cli.config import plain
 from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.dry_run import describe
 from decm.cli.fit import fit
-from decm.cli.runs import NOT_SETTINGS, open_folder, write_results
+from decm.cli.locks import unlock
+from decm.cli.runs import open_folder, work, write_results
 from decm.cli.scores import code_version, figures, score_models
 from decm.cli.stored import forget, stored
 from decm.cli.teachers import Source, obtain
@@ -49,6 +50,8 @@ def task(cfg: DictConfig) -> float | None:
     except PreemptedError as stop:
         stop.requeue()
         raise
+    finally:
+        unlock(folder)
 
 
 def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None:
@@ -109,8 +112,7 @@ def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Benc
     evaluator = build_evaluator(cfg, bench, dataset, pick_device(cfg.trainer.accelerator))
     if rank_and_world()[1] == 1:
         return evaluator
-    settings = {key: value for key, value in plain(cfg).items() if key not in NOT_SETTINGS}
-    return stored(evaluator, folder, {"settings": settings, "code": code_version()})
+    return stored(evaluator, folder, {"settings": work(plain(cfg)), "code": code_version()})
 
 
 def fit_teacher(cfg: DictConfig, folder: Path) -> None:

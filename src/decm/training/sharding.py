@@ -10,10 +10,12 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from decm.networks.regions import embeddings, regions
-from decm.training.checkpoint_files import read_sharded, write_sharded
+from decm.training.checkpoint_files import read_file
+from decm.training.sealed import put_tensors, take_tensors
+from decm.training.sharded_files import Like, read_sharded, write_sharded
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}  # trainer.precision -> what parameters are cast to
 
@@ -70,6 +72,18 @@ def full(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
+def distributed(checkpoint: dict[str, Any], like: Like) -> dict[str, Any]:
+    """A whole checkpoint, which each rank has read, cut into the parts that ranks hold of it."""
+    tensors: dict[str, Tensor] = {}
+    rest = take_tensors(checkpoint, tensors)
+    for key, value in tensors.items():
+        part = like(key, value.shape, value.dtype)
+        if isinstance(part, DTensor):
+            held = value.to(part.device)
+            tensors[key] = distribute_tensor(held, part.device_mesh, part.placements, src_data_rank=None)
+    return put_tensors(rest, tensors)
+
+
 class ShardedStrategy(ModelParallelStrategy):
     """FSDP2 over all devices; checkpoints are folders of safetensors that any number of ranks can read.
 
@@ -118,4 +132,5 @@ class ShardedStrategy(ModelParallelStrategy):
                 return torch.zeros_like(parameter, dtype=dtype)
             return torch.zeros(size, dtype=dtype)
 
-        return read_sharded(Path(self.broadcast(checkpoint_path)), like)
+        path = Path(self.broadcast(checkpoint_path))
+        return read_sharded(path, like) if path.is_dir() else distributed(read_file(path), like)

@@ -27,13 +27,13 @@ class Periodic(Callback):
 
     def __init__(self, every: int, nfes: Sequence[int], evaluator: Evaluator, trained_on: Collection[str]) -> None:
         self.every, self.nfes, self.evaluator, self.trained_on = every, nfes, evaluator, trained_on
-        self._last = 0
+        self.acted_at = 0  # the last optimizer step of it
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if due(trainer, self.every, self._last):
-            self._last = trainer.global_step
+        if due(trainer, self.every, self.acted_at):
+            self.acted_at = trainer.global_step
             self.evaluator.device = pl_module.device
             self.act(trainer, pl_module.ema_map)  # type: ignore[arg-type]
 
@@ -88,6 +88,7 @@ class Evaluate(Periodic):
     ) -> None:  # fmt: skip
         super().__init__(every, nfes, evaluator, trained_on)
         self.num_samples, self.map_errors = num_samples, map_errors
+        self.value: float | None = None  # at the fewest steps, the last time; None on ranks but the first
 
     def act(self, trainer: Trainer, student: FlowMap) -> None:
         scores = self.evaluator(student, self.nfes, self.num_samples, self.trained_on)
@@ -95,6 +96,7 @@ class Evaluate(Periodic):
         if scores is None:  # on ranks but the first
             return
         figures = {f"fd/{nfe}": score["value"] for nfe, score in scores.items()}
+        self.value = float(figures[f"fd/{min(self.nfes)}"])
         figures |= {f"map_error/{name}": value for name, value in errors.items()}
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=trainer.global_step)

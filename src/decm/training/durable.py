@@ -1,0 +1,111 @@
+"""Writing that survives: to a temporary name beside, onto the disk, then renamed; and what to say where it fails."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PART, OLD = ".part", ".old"  # what a killed save may leave beside; never read, removed by the next one
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "files may not grow so big",
+}
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; the message says why, what stays and what to do."""
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The name of `path` with a suffix more."""
+    return path.with_name(f"{path.name}{suffix}")
+
+
+def sync(path: Path) -> None:
+    """Have a file's or a folder's own entries on the disk before going on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there; a folder under another name first, so that it goes at once."""
+    if path.is_dir() and not path.is_symlink():
+        old = path if path.suffix in (PART, OLD) else beside(path, OLD)
+        if old != path:
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def publish(part: Path, path: Path) -> None:
+    """Give what lies whole at `part` its name, in place of what had it."""
+    if path.is_dir() or (part.is_dir() and path.exists()):
+        remove(beside(path, OLD))
+        path.rename(beside(path, OLD))
+    part.replace(path)
+    sync(path.parent)
+    remove(beside(path, OLD))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all."""
+    part = beside(path, PART)
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    publish(part, path)
+
+
+def link(path: Path, target: str) -> None:
+    """Make `path` a relative symbolic link to `target`, at once."""
+    part = beside(path, PART)
+    remove(part)
+    part.symlink_to(target)
+    part.replace(path)
+    sync(path.parent)
+
+
+def cause(error: BaseException | None) -> OSError | None:
+    """The operating system's error behind an exception, if there is one."""
+    while error is not None and not isinstance(error, OSError):
+        failures = getattr(error, "failures", None)  # of torch.distributed.checkpoint, by rank
+        error = next((e for e, _ in failures.values()), None) if failures else error.__cause__ or error.__context__
+    return error
+
+
+def save_error(path: Path, needed: int, error: OSError) -> SaveError:
+    """What to tell about a checkpoint of about `needed` bytes that could not be written."""
+    folder = next(parent for parent in path.parents if parent.exists())
+    why, do = error.strerror or str(error), f"Make {folder} writable"
+    if error.errno in FULL:
+        free = shutil.disk_usage(folder).free
+        why = f"{FULL[error.errno]}: {free:,} bytes are free, about {needed:,} are needed"
+        do = "Free some space, or set trainer.keep lower"
+    older = sorted((p.name for p in path.parent.glob("step_*.ckpt") if p.name != path.name), reverse=True)
+    stays = f"The one before it stays: {path.parent / older[0]}." if older else "There is none before it."
+    return SaveError(f"Checkpoint {path} cannot be written: {why}. {stays} {do}, then go on with resume=auto.")
+
+
+@contextmanager
+def saving(path: Path, needed: int) -> Iterator[None]:
+    """Within, what keeps `path` from being written is raised as SaveError, and nothing half-written stays."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # torch.distributed.checkpoint's is no Exception
+        with suppress(OSError):
+            remove(beside(path, PART))
+        found = cause(error)
+        if found is None or isinstance(found, SaveError):
+            raise
+        raise save_error(path, needed, found) from error

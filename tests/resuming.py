@@ -1,0 +1,79 @@
+"""Runs that are killed and go on: start, kill, compare bitwise."""
+
+import os
+import signal
+import subprocess
+import time
+
+import torch
+
+from commands import command, environment, metrics, only, results
+from decm.training.checkpoint_files import read_file
+
+LAST = "checkpoints/last.ckpt"
+
+
+def checkpoint(folder):
+    return read_file(folder / LAST)
+
+
+def assert_same(a, b, path=""):
+    """Equal bitwise, all the way down."""
+    assert type(a) is type(b), path
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), path
+        for k, (left, right) in enumerate(zip(a, b, strict=True)):
+            assert_same(left, right, f"{path}/{k}")
+    else:
+        assert a == b, path
+
+
+def assert_same_run(folder, whole):
+    """Losses, distances, weights, averages, optimizer and its schedule."""
+    assert metrics(folder) == metrics(whole)
+    ours, theirs = checkpoint(folder), checkpoint(whole)
+    assert ours["global_step"] == theirs["global_step"] > 0
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "forward_equivalents"):
+        assert_same(ours[part], theirs[part], part)
+    for key in ours["callbacks"]:
+        if key != "Speed":
+            assert_same(ours["callbacks"][key], theirs["callbacks"][key], key)
+    if "student" in results(whole):
+        for key in ("student", "teacher", "accuracy", "forward_equivalents"):
+            assert results(folder)[key] == results(whole)[key]
+
+
+def last_step(folder):
+    """The last step in metrics.csv; -1 where there is none yet."""
+    try:
+        return max(metrics(folder), default=-1)
+    except (FileNotFoundError, KeyError, ValueError):
+        return -1
+
+
+def killed(arguments, runs, experiment, moment, before="", **extra):
+    """Start `decm train`, kill all its processes (SIGKILL) once `moment(folder)`, and give the run's folder back."""
+    process = subprocess.Popen(
+        command("train", *arguments, f"runs={runs}", "resume=auto", before=before), start_new_session=True,
+        env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        limit = time.monotonic() + 180
+        while time.monotonic() < limit and process.poll() is None:
+            folders = list((runs / experiment).glob("2*"))
+            if folders and moment(folders[0]):
+                break
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        said = process.communicate()[0]
+    assert process.returncode == -signal.SIGKILL, said
+    return only(runs / experiment)
