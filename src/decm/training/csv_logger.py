@@ -109,4 +109,3 @@ class MetricsCSV(Logger):
         buffer = io.StringIO(newline="")
         csv.DictWriter(buffer, self.columns).writerows(rows)
         return buffer.getvalue().encode()
-
