@@ -72,7 +72,7 @@ def look(pid: int, step: int, run: Path) -> Sample:
 
 
 def watch(process: subprocess.Popen[bytes], runs: Path, every: int) -> list[Sample]:
-    """Samples about every `every` steps until the process ends or has ended its training; printed as rows of a table."""
+    """Samples about every `every` steps of training until the process ends; printed as rows of a table."""
     print("| step | resident MiB | open files | threads | W&B's process MiB | logs kB | pictures kB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
     samples: list[Sample] = []

@@ -66,8 +66,7 @@ class LatentDataset:
         if flip and not self.records.flip:
             raise ValueError(f"data.flip=true, but {str(path)!r} holds no mirrored copies. Set data.flip=false.")
         self.flip, self.skip = flip, on_corrupt == "skip"
-        if not self.skip:
-            self.records.check([shard["sha256"] for shard in self.manifest.extra["shards"]])
+        self.records.check([shard["sha256"] for shard in self.manifest.extra["shards"]], sizes=not self.skip)
         self._mean = torch.tensor(self.manifest.mean)[:, None, None]
         self._std = torch.tensor(self.manifest.std)[:, None, None]
         self._bad: set[tuple[int, bool]] = set()  # (record, flipped)
