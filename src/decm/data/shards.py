@@ -123,7 +123,7 @@ class ShardRecords:
             if index.sha256 != sha256:
                 raise ValueError(
                     f"Shard {path} is not the one that the manifest lists (SHA-256 differs), or its index "
-                    f"{index_path(path).name} was made from it when it was damaged. Copy both again, or the shard alone: "
+                    f"{index_path(path).name} was made from it when it was damaged. Copy both, or the shard alone: "
                     "an index that is not there is made."
                 )
 
