@@ -1,9 +1,13 @@
 """A long run, watched from outside: its memory, open files, threads and logs must not grow with its steps. Linux.
 
+Memory is the least that was resident since the row before, so that what an evaluation takes for a moment is not taken
+for growth; the most is told beside it.
+
 make soak, or: python benchmarks/soak.py --steps 20000 [any Hydra override]
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,7 +30,8 @@ class Sample:
     """What a process holds at a step."""
 
     step: int
-    memory: float  # MiB resident
+    memory: float  # MiB resident, the least since the sample before
+    most: float  # MiB, the most
     files: int
     threads: int
     helper: float  # MiB resident in its child processes (W&B's)
@@ -58,8 +63,8 @@ def last_step(path: Path) -> int:
         return 0
 
 
-def look(pid: int, step: int, run: Path) -> Sample:
-    """A sample of the process `pid`, whose run folder is `run`."""
+def look(pid: int, step: int, run: Path, seen: list[int]) -> Sample:
+    """A sample of the process `pid`, whose run folder is `run` and of which `seen` kB were resident of late."""
     counts = []
     for _ in range(READS):
         counts.append(len(os.listdir(f"/proc/{pid}/fd")))
@@ -67,27 +72,31 @@ def look(pid: int, step: int, run: Path) -> Sample:
     sizes = {path: path.stat().st_size for path in (run / "wandb").rglob("*") if path.is_file()}
     pictures = sum(size for path, size in sizes.items() if "media" in path.parts)
     logs = sum(sizes.values()) - pictures + (run / "metrics.csv").stat().st_size
-    memory, helper = status(pid, "VmRSS"), sum(status(child, "VmRSS") for child in children(pid))
-    return Sample(step, memory / 1024, min(counts), status(pid, "Threads"), helper / 1024, logs, pictures)
+    helper = sum(status(child, "VmRSS") for child in children(pid)) / 1024
+    memory = (min(seen) / 1024, max(seen) / 1024)
+    return Sample(step, *memory, min(counts), status(pid, "Threads"), helper, logs, pictures)
 
 
 def watch(process: subprocess.Popen[bytes], runs: Path, every: int) -> list[Sample]:
     """Samples about every `every` steps of training until the process ends; printed as rows of a table."""
-    print("| step | resident MiB | open files | threads | W&B's process MiB | logs kB | pictures kB |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
-    samples: list[Sample] = []
+    print("| step | resident MiB | at most | open files | threads | W&B's process MiB | logs kB | pictures kB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    samples, seen = list[Sample](), list[int]()
     while process.poll() is None:
         time.sleep(POLL)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # it has just ended
+            seen.append(status(process.pid, "VmRSS"))
         run = next(iter(runs.glob("*/*_*")), None)
         step = last_step(run / "metrics.csv") if run is not None else 0
         if run is None or step < (samples[-1].step // every + 1 if samples else 1) * every:
             continue
         try:
-            samples.append(s := look(process.pid, step, run))
+            samples.append(s := look(process.pid, step, run, seen))
+            seen = []
         except (FileNotFoundError, ProcessLookupError, StopIteration):  # it, or a file of it, has just ended
             continue
-        print(f"| {s.step:,} | {s.memory:.1f} | {s.files} | {s.threads} | {s.helper:.1f} | {s.logs / 1000:.0f} | "
-              f"{s.pictures / 1000:.0f} |", flush=True)  # fmt: skip
+        memory, kept = f"{s.memory:.1f} | {s.most:.1f} | {s.files} | {s.threads}", f"{s.logs / 1000:.0f}"
+        print(f"| {s.step:,} | {memory} | {s.helper:.1f} | {kept} | {s.pictures / 1000:.0f} |", flush=True)
     return samples
 
 
