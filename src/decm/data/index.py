@@ -39,14 +39,15 @@ class DamagedShardError(ValueError):
         )
 
 
-class VanishedShardError(DamagedShardError):
+class UnopenedShardError(DamagedShardError):
     """A shard that was there at the start and cannot be opened any more."""
 
     def __init__(self, path: Path, offset: int, record: int, reason: OSError) -> None:
+        what = "vanished during the run" if isinstance(reason, FileNotFoundError) else "cannot be opened"
         ValueError.__init__(
             self,
-            f"Shard {path} vanished during the run: record {record} at byte {offset} cannot be read "
-            f"({reason.strerror}). Bring it back, and {CONTINUE}; data.on_corrupt=skip goes on without it.",
+            f"Shard {path} {what}: record {record} at byte {offset} is needed ({reason.strerror}). Bring it back, and "
+            f"{CONTINUE}; data.on_corrupt=skip goes on without it.",
         )
 
 
@@ -106,6 +107,8 @@ def read_index(shard: Path) -> ShardIndex:
             facts["records"].astype(RECORD), facts["labels"], (C, H, W), str(facts["dtype"]), facts["total"],
             facts["squares"], bool(facts["finite"]), int(facts["size"]), str(facts["sha256"]),
         )  # fmt: skip
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}). Make it readable for this user.") from error
     except Exception as error:  # zip and npy readers raise many kinds; the file is not an index
         raise ValueError(
             f"{path} is not a readable index ({error}). Delete it: it is made again from its shard."

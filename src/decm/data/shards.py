@@ -15,7 +15,7 @@ from decm.data.index import (
     LATENTS,
     DamagedShardError,
     ShardIndex,
-    VanishedShardError,
+    UnopenedShardError,
     file_hash,
     index_path,
     read_index,
@@ -97,7 +97,7 @@ class ShardRecords:
         try:
             descriptor = self._descriptor(shard)
         except OSError as error:
-            raise VanishedShardError(self.paths[shard], int(offset), record, error) from error
+            raise UnopenedShardError(self.paths[shard], int(offset), record, error) from error
         try:
             content = os.pread(descriptor, size, int(offset))
         except OSError as error:

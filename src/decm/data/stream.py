@@ -40,6 +40,11 @@ class StreamedLatents:
                     shard, min(size, facts["bytes"]), f"it has {size} bytes, expected {facts['bytes']}"
                 )
         self.counts = [int(facts["samples"]) for facts in self.manifest.extra["shards"]]
+        if len(self) != self.manifest.split["train"]:
+            raise ValueError(
+                f"The manifest of {str(path)!r} lists shards of {len(self)} samples and says that it has "
+                f"{self.manifest.split['train']}. Run `decm latents check path={path}`, and make the set again."
+            )
         self.flip = flip
         self._mean = torch.tensor(self.manifest.mean)[:, None, None]
         self._std = torch.tensor(self.manifest.std)[:, None, None]
@@ -106,6 +111,11 @@ class StreamedLatents:
             mirrored = parse_npy(record[flipped])[0].reshape(shape) if self.flip else None
             if len(x) != len(y) or (mirrored is not None and len(mirrored) != len(x)):
                 raise ValueError(f"record {record['__key__']!r} has {len(x)} latents and {len(y)} labels")
+            if not (np.isfinite(x).all() and 0 <= min(y) <= max(y) < max(1, self.manifest.num_classes)):
+                raise ValueError(
+                    f"record {record['__key__']!r} has latents that are not finite, or labels that are not below "
+                    f"num_classes={self.manifest.num_classes} (labels {min(y)} to {max(y)})"
+                )
             for k, label in enumerate(y):
                 yield x[k], None if mirrored is None else mirrored[k], label
 
