@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint dashboard sync bars-digits ablation lock clean
+.PHONY: help setup train test lint dashboard sync bars-digits ablation soak lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ ablation: bars-digits  ## the paper's rows on digits, seeds 0, 1, 2, into docs/r
 
 test: $(STAMP)  ## the whole test suite
 	.venv/bin/python -m pytest $(ARGS)
+
+soak: $(STAMP)  ## 20,000 steps of the 2-D toy, watched: memory, files and logs must not grow (ten minutes)
+	.venv/bin/python benchmarks/soak.py $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy, codespell
 	.venv/bin/ruff check src tests benchmarks

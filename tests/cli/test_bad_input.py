@@ -10,7 +10,7 @@ import torch
 
 from commands import NO_TEACHER, RING, TINY, decm, train
 
-CAP_DAC_OVERRIDE = 1 << 1  # what lets root write where permissions forbid it
+PAST_PERMISSIONS = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: what lets root write and read all files
 CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -25,13 +25,13 @@ def assert_one_sentence(answer, *said):
 
 @contextlib.contextmanager
 def ordinary_permissions():
-    """This thread may not write what permissions forbid, even as root."""
+    """This thread may not write or read what permissions forbid, even as root."""
     libc = ctypes.CDLL(None, use_errno=True)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     data = (ctypes.c_uint32 * 6)()
     assert libc.capget(header, data) == 0
     effective = data[0]
-    data[0] &= ~CAP_DAC_OVERRIDE
+    data[0] &= ~PAST_PERMISSIONS
     assert libc.capset(header, data) == 0
     try:
         yield

@@ -49,6 +49,18 @@ class Painter:
         self.painted[path.name] = dict(rows)
 
 
+class Watched(MetricsCSV):
+    """Keeps what it is given, on any rank."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.seen = {}
+
+    def log_metrics(self, metrics, step=None):
+        self.seen.setdefault(step, {}).update(metrics)
+        super().log_metrics(metrics, step)
+
+
 def standing_still(parameters):
     """Two ranks train to the weights of one process up to rounding only; at rate zero nothing rounds."""
     return torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
@@ -70,9 +82,9 @@ def loop(folder, **options):
         Previews(1, NFES, evaluator, painter, folder / "previews", SEGMENTS, FlowMap(module.teacher)),
         Evaluate(1, NFES, NUM, evaluator, None, SEGMENTS),
     ]  # fmt: skip
-    logger = MetricsCSV(folder)
+    logger = Watched(folder)
     fit(module, callbacks, 2, logger=logger, default_root_dir=folder, **options)
-    figures = {step: {k: v for k, v in row.items() if k.startswith("fd/")} for step, row in logger.rows.items()}
+    figures = {step: {k: v for k, v in row.items() if k.startswith("fd/")} for step, row in logger.seen.items()}
     return {
         "painted": painter.painted, "figures": figures, "asked": judge.asked, "calls": calls,
         "teacher_calls": teacher_calls,

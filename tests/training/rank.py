@@ -1,6 +1,7 @@
-"""One rank of a run of two, as a process of its own: python rank.py <folder>.
+"""One rank of a run of several, as a process of its own: python rank.py <folder> <kind>...
 
-Trains twice and leaves folder/<kind>_<rank>.pt: once as decm does, once with noise drawn by each rank for itself.
+Trains once a kind and leaves folder/<kind>_<rank>.pt: as decm does, with noise drawn by each rank for itself, on
+latents, and from a checkpoint that one process left.
 """
 
 import os
@@ -9,11 +10,16 @@ from pathlib import Path
 
 import torch
 
+from decm.data.latent_sets import Plan, finish_set, write_set
+from decm.data.latent_sources import SyntheticLatents
+from decm.data.latents import LatentDataset
 from decm.training.callbacks.ema import EMA
 from decm.training.module import DistillationModule
-from tiny import Recorder, all_segments, fit, tiny_module, weights
+from helpers import CLASSES, randomize_parameters, small_dit
+from tiny import POINTS, Recorder, all_segments, fit, recipe, saved_at, teacher_of, tiny_module, weights
 
-STEPS = 4
+STEPS, HALF, SHAPE = 4, 2, (2, 8, 8)
+SET, CHECKPOINT = "set", f"step={HALF}.ckpt"
 
 
 def adamw(parameters):
@@ -31,22 +37,63 @@ class OwnNoise(DistillationModule):
         return drawn
 
 
-def train(kind="ours", **options):
-    """What a process of the run has in the end: weights, averages, and the samples that it saw in each step."""
-    module, recorder = tiny_module(label_drop=0.2, optimizer=adamw), Recorder()
+def latent_set(folder):
+    """As many latents as the tiny set has points, with mirrored copies: epochs end within a batch and a record."""
+    plan = Plan("latents", POINTS, SHAPE, "float32", CLASSES, True, "tests", {}, 3, 2)
+    write_set(folder / SET, plan, SyntheticLatents(SHAPE, CLASSES, "float32", True, 0), 0, 1, lambda samples: None)
+    finish_set(folder / SET, plan)
+
+
+def module_of(kind):
+    """A perceptron on points, or a transformer on latents, each with a teacher."""
+    if kind == "latents":
+        student = randomize_parameters(small_dit("raw"), seed=1)
+        net = randomize_parameters(small_dit("raw", two_times=False), seed=2).requires_grad_(False)
+        return DistillationModule(student, teacher_of(net), recipe(label_drop=0.2, optimizer=adamw))
+    module = tiny_module(label_drop=0.2, optimizer=adamw)
     if kind == "own_noise":
         module.__class__ = OwnNoise
-    fit(module, [*all_segments(every=2), EMA(), recorder], STEPS, gradient_clip_val=1.0, **options)
+    return module
+
+
+class Losses(Recorder):
+    """And what is logged in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        self.losses.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def train(kind="ours", folder=None, until=STEPS, **options):
+    """What a process of the run has in the end: weights, averages, losses, and the samples that it saw in each step.
+
+    A run `until` half of the steps leaves a checkpoint in the folder; the kind `resumed` goes on from it.
+    """
+    module, recorder = module_of(kind), Losses()
+    saving = [saved_at(folder, HALF)] if until == HALF else []
+    fit(
+        module, [*all_segments(every=2), EMA(), recorder, *saving], until,
+        LatentDataset(folder / SET, flip=True) if kind == "latents" else None, gradient_clip_val=1.0,
+        ckpt_path=folder / CHECKPOINT if kind == "resumed" else None, enable_checkpointing=bool(saving), **options,
+    )  # fmt: skip
     seen = {
         int(i): torch.cat([batch.x[k].flatten(), batch.z[k].flatten(), batch.t[k : k + 1], batch.y[k : k + 1]])
         for batch in recorder.batches
         for k, i in enumerate(batch.index)
     }
     steps = list(zip(recorder.steps, recorder.index, strict=True))
-    return {"student": weights(module), "ema": weights(module, "ema"), "seen": seen, "steps": steps}
+    return {
+        "student": weights(module), "ema": weights(module, "ema"), "seen": seen, "steps": steps,
+        "losses": recorder.losses,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
-    folder, rank = sys.argv[1], os.environ["LOCAL_RANK"]
-    for kind in ("ours", "own_noise"):
-        torch.save(train(kind, strategy="ddp", devices=2), Path(folder) / f"{kind}_{rank}.pt")
+    torch.set_num_threads(1)
+    folder, rank, world = Path(sys.argv[1]), os.environ["LOCAL_RANK"], int(os.environ["WORLD_SIZE"])
+    for kind in sys.argv[2:]:
+        torch.save(train(kind, folder, strategy="ddp", devices=world), folder / f"{kind}_{rank}.pt")

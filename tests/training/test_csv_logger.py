@@ -1,12 +1,13 @@
 """metrics.csv: one line a step, columns that grow, and a resumed run in the same file."""
 
 import csv
+import os
 from types import SimpleNamespace
 
 import pytest
 
 from decm.cli.fit import ConfigInCheckpoint
-from decm.training.csv_logger import MetricsCSV
+from decm.training.csv_logger import KEPT, MetricsCSV
 
 
 def lines(folder):
@@ -83,3 +84,50 @@ def test_the_file_is_no_older_than_a_checkpoint(tmp_path):
 def test_a_metric_without_a_step_is_of_step_zero(tmp_path, step):
     logged(tmp_path, (step, {"a": 1.0}))
     assert lines(tmp_path) == [{"step": "0", "a": "1.0"}]
+
+
+def test_lines_are_appended_and_memory_holds_no_more_than_some(tmp_path):
+    """Bytes written stay in proportion to the lines: the file is the same inode from the second save on."""
+    logger = logged(tmp_path, (0, {"a": 0.0, "b": 0.0}))
+    inode = (tmp_path / "metrics.csv").stat().st_ino
+    for step in range(1, 1000):
+        logger.log_metrics({"a": float(step)}, step)
+        assert len(logger.rows) <= KEPT
+    logger.save()
+    assert (tmp_path / "metrics.csv").stat().st_ino == inode
+    assert [float(line["a"]) for line in lines(tmp_path)] == list(range(1000))
+
+
+def test_figures_join_the_last_line_after_it_was_written_and_earlier_ones_too(tmp_path):
+    logger = logged(tmp_path, (1, {"a": 1.0, "b": 1.0}), (2, {"a": 2.0}))
+    for step in (2, 1):
+        logger.log_metrics({"b": 10.0 * step}, step)
+        logger.save()
+    assert [tuple(line.values()) for line in lines(tmp_path)] == [("1", "1.0", "10.0"), ("2", "2.0", "20.0")]
+
+
+def test_a_column_that_appears_late_stands_in_every_line(tmp_path):
+    logger = logged(tmp_path, *((step, {"a": float(step)}) for step in range(30)))
+    logger.log_metrics({"late": 1.0}, 30)
+    logger.finalize("success")
+    assert [line["late"] for line in lines(tmp_path)] == [""] * 30 + ["1.0"]
+    assert len(lines(tmp_path)[-1]) == 3
+
+
+@pytest.mark.parametrize("cut", [1, 3, 6, 9])
+def test_a_line_that_was_cut_off_is_left_out_and_logged_again(tmp_path, cut):
+    """A process that was killed while it wrote."""
+    logged(tmp_path, *((step, {"a": step + 0.25, "b": step + 0.5}) for step in range(4)))
+    path = tmp_path / "metrics.csv"
+    os.truncate(path, path.stat().st_size - cut)
+    logged(tmp_path, (3, {"a": 3.25, "b": 3.5}), (4, {"a": 4.25, "b": 4.5}))
+    assert [(line["step"], line["a"], line["b"]) for line in lines(tmp_path)] == [
+        (str(step), str(step + 0.25), str(step + 0.5)) for step in range(5)
+    ]
+
+
+def test_a_logger_that_logs_nothing_leaves_the_file_as_it_is(tmp_path):
+    logged(tmp_path, (1, {"a": 1.0}))
+    inode = (tmp_path / "metrics.csv").stat().st_ino
+    MetricsCSV(tmp_path)
+    assert (tmp_path / "metrics.csv").stat().st_ino == inode

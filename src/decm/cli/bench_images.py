@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from decm.cli.devices import compute_device
 from decm.cli.scores import code_version
 from decm.data.latents import LatentDataset
 from decm.data.loader import Dataset
+from decm.data.stream import StreamedLatents
 from decm.evaluation.features import Extractor, build_extractor
 from decm.evaluation.pictures import ImagePainter
 from decm.evaluation.statistics import Reference, build_reference, read_reference, write_reference
@@ -61,15 +64,20 @@ def stored_states(
     if hasattr(dataset, f"{split}_x"):
         states = getattr(dataset, f"{split}_x")[:num]
         return iter(states.split(batch_size)), len(states)
-    if split != "train" or not isinstance(dataset, LatentDataset):
+    if split != "train" or not isinstance(dataset, LatentDataset | StreamedLatents):
         raise ValueError(f"Data {dataset.manifest.name!r} has no stored states of split={split}; expected split=train.")
     count = len(dataset) if num is None else min(num, len(dataset))
     return stored_latents(dataset, count, batch_size), count
 
 
-def stored_latents(dataset: LatentDataset, num: int, batch_size: int) -> Iterator[Tensor]:
+def stored_latents(dataset: LatentDataset | StreamedLatents, num: int, batch_size: int) -> Iterator[Tensor]:
     """The first `num` latents, normalized, in batches within their records."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (dataset.manifest.mean, dataset.manifest.std))
+    if isinstance(dataset, StreamedLatents):
+        samples = islice((x for shard in range(len(dataset.paths)) for x, _, _ in dataset.read(shard)), num)
+        while batch := list(islice(samples, batch_size)):
+            yield (torch.from_numpy(np.stack(batch).astype("float32")) - mean) / std
+        return
     for record in range(len(dataset.records)):
         if num <= 0:
             return

@@ -46,4 +46,11 @@ class SyntheticSet(LatentSet):
     num_classes: int = MISSING
 
 
-DATA: dict[str, type] = {"latents": LatentSet, "latents_synth": SyntheticSet}
+@dataclass
+class StreamedSet:
+    _target_: str = MISSING
+    path: str = MISSING
+    flip: bool = MISSING
+
+
+DATA: dict[str, type] = {"latents": LatentSet, "latents_stream": StreamedSet, "latents_synth": SyntheticSet}

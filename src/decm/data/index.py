@@ -22,6 +22,7 @@ FLIPPED = ("latents_flip.npy", "latent_flip.npy")
 LABELS = ("labels.npy", "label.npy", "cls")
 DTYPES = ("float16", "float32")
 BLOCK = 512  # of a tar
+CONTINUE = "continue a run with resume=auto (make train RESUME=1)"
 # Byte offsets of the arrays' first values (-1: no flipped copy), samples, and the CRC-32 of either array.
 RECORD = np.dtype([("latents", "<i8"), ("flip", "<i8"), ("count", "<i8"), ("crc", "<u4"), ("crc_flip", "<u4")])
 
@@ -33,8 +34,20 @@ class DamagedShardError(ValueError):
 
     def __init__(self, path: Path, offset: int, what: str) -> None:
         super().__init__(
-            f"Shard {path} is damaged at byte {offset}: {what}. Copy or make the shard again; where its "
-            "index is there, data.on_corrupt=skip leaves its damaged records out."
+            f"Shard {path} is damaged at byte {offset}: {what}. Copy or make the shard again, and {CONTINUE}; where "
+            "its index is there, data.on_corrupt=skip leaves its damaged records out."
+        )
+
+
+class UnopenedShardError(DamagedShardError):
+    """A shard that was there at the start and cannot be opened any more."""
+
+    def __init__(self, path: Path, offset: int, record: int, reason: OSError) -> None:
+        what = "vanished during the run" if isinstance(reason, FileNotFoundError) else "cannot be opened"
+        ValueError.__init__(
+            self,
+            f"Shard {path} {what}: record {record} at byte {offset} is needed ({reason.strerror}). Bring it back, and "
+            f"{CONTINUE}; data.on_corrupt=skip goes on without it.",
         )
 
 
@@ -94,6 +107,8 @@ def read_index(shard: Path) -> ShardIndex:
             facts["records"].astype(RECORD), facts["labels"], (C, H, W), str(facts["dtype"]), facts["total"],
             facts["squares"], bool(facts["finite"]), int(facts["size"]), str(facts["sha256"]),
         )  # fmt: skip
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}). Make it readable for this user.") from error
     except Exception as error:  # zip and npy readers raise many kinds; the file is not an index
         raise ValueError(
             f"{path} is not a readable index ({error}). Delete it: it is made again from its shard."
@@ -106,8 +121,8 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _parse(payload: bytes) -> tuple[np.ndarray, int]:
-    """The array of a .npy file, and the offset of its first value."""
+def parse_npy(payload: bytes) -> tuple[np.ndarray, int]:
+    """The array of a .npy file, and the offset of its first value. Raises ValueError for anything else."""
     buffer = io.BytesIO(payload)
     version = np.lib.format.read_magic(buffer)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -190,7 +205,7 @@ def _record(
         offset, size = group[name]
         payload = os.pread(descriptor, size, offset)
         try:
-            array, start = (np.array(int(payload)), 0) if name == "cls" else _parse(payload)
+            array, start = (np.array(int(payload)), 0) if name == "cls" else parse_npy(payload)
         except ValueError as error:
             raise DamagedShardError(shard, offset, f"{name} of {key!r} is no plain array ({error})") from error
         return array, offset + start

@@ -17,6 +17,7 @@ ADVICE = (
     "Make a set with `decm latents encode source=<images> weights=<autoencoder> out=...` or `decm latents import "
     "source=<LightningDiT's latents> out=...` (`decm latents synth out=...` makes a small one to try)."
 )
+FACTS = {"name", "samples", "bytes", "sha256"}  # of each shard
 CACHED = 16  # records
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,11 @@ def latents_manifest(path: str | Path) -> Manifest:
     manifest = read_manifest(path, ADVICE)
     if manifest.extra.get("kind") != "latents":
         raise ValueError(f"{str(path)!r} holds the set {manifest.name!r}, which is not one of latents. {ADVICE}")
+    listed = manifest.extra.get("shards")
+    if not listed or any(FACTS - set(shard) for shard in listed) or "train" not in manifest.split:
+        raise ValueError(
+            f"The manifest of {str(path)!r} does not list its shards with {', '.join(sorted(FACTS))}. {ADVICE}"
+        )
     return manifest
 
 
@@ -39,6 +45,16 @@ def shard_paths(path: str | Path, manifest: Manifest) -> list[Path]:
             "Copy them there, or run again the `decm latents` that made the set: it makes only what is missing."
         )
     return paths
+
+
+def check_labels(path: str | Path, manifest: Manifest, labels: np.ndarray) -> None:
+    """Raise ValueError for a label outside of the manifest's classes."""
+    classes = max(1, manifest.num_classes)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"{str(path)!r} has labels {labels.min()} to {labels.max()}, its manifest says {manifest.num_classes} "
+            f"classes; expected 0 to {classes - 1}. Run `decm latents check path={path}`, and make the set again."
+        )
 
 
 class LatentDataset:
@@ -63,11 +79,16 @@ class LatentDataset:
                 f"The shards of {str(path)!r} hold (shape, samples) = {found}, its manifest says {expected}. Run `decm "
                 f"latents check path={path}`, and make the set again."
             )
+        check_labels(path, self.manifest, self.records.labels)
+        infinite = [
+            path.name for path, index in zip(self.records.paths, self.records.indices, strict=True) if not index.finite
+        ]
+        if infinite:
+            raise ValueError(f"{str(path)!r} has latents that are not finite, in {', '.join(infinite[:10])}. {ADVICE}")
         if flip and not self.records.flip:
             raise ValueError(f"data.flip=true, but {str(path)!r} holds no mirrored copies. Set data.flip=false.")
         self.flip, self.skip = flip, on_corrupt == "skip"
-        if not self.skip:
-            self.records.check([shard["sha256"] for shard in self.manifest.extra["shards"]])
+        self.records.check([shard["sha256"] for shard in self.manifest.extra["shards"]], sizes=not self.skip)
         self._mean = torch.tensor(self.manifest.mean)[:, None, None]
         self._std = torch.tensor(self.manifest.std)[:, None, None]
         self._bad: set[tuple[int, bool]] = set()  # (record, flipped)

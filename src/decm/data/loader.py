@@ -55,9 +55,13 @@ class IndexLoader:
             step, part = divmod(self.position, self.accumulate)
             first = step * self.global_batch + (self.rank * self.accumulate + part) * self.micro
             index = torch.arange(first, first + self.micro)
-            x, y = self.dataset.batch(self.seed, index)
+            x, y = self.fetch(index)
             self.position += 1
             yield {"x": x, "y": y, "index": index}
+
+    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples number `index` [B] of the run."""
+        return self.dataset.batch(self.seed, index)
 
     def state_dict(self) -> dict[str, int]:
         """The samples of all ranks that went by, at the last whole optimizer step."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,9 +57,8 @@ def read_manifest(folder: str | Path, advice: str = ADVICE) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     if not Path(folder).is_dir():
-        raise ValueError(
-            f"Data directory {str(folder)!r} does not exist. Set `data.path` to a prepared data set. {advice}"
-        )
+        found = "is a file" if Path(folder).exists() else "does not exist"
+        raise ValueError(f"Data directory {str(folder)!r} {found}. Set `data.path` to a prepared data set. {advice}")
     if not path.is_file():
         raise ValueError(
             f"Data directory {str(folder)!r} has no {MANIFEST}, so its shape, classes and normalization are unknown. "
@@ -68,9 +68,28 @@ def read_manifest(folder: str | Path, advice: str = ADVICE) -> Manifest:
         facts = json.loads(path.read_text())
         for key in ("shape", "mean", "std"):
             facts[key] = tuple(facts[key])
-        return Manifest(**facts)
+        manifest = Manifest(**facts)
+        _check(manifest)
+        return manifest
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}). Make it readable for this user.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a manifest that this version can read ({error}). {advice}") from error
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError or TypeError for a fact that cannot be."""
+    C, H, W = manifest.shape
+    if min(C, H, W) < 1 or manifest.num_classes < 0:
+        raise ValueError(
+            f"shape {list(manifest.shape)}, {manifest.num_classes} classes; expected [channels, height, width]"
+        )
+    for name in ("mean", "std"):
+        values = getattr(manifest, name)
+        if len(values) != C or not all(math.isfinite(value) for value in values):
+            raise ValueError(f"{name} is {list(values)}; expected {C} finite numbers, one a channel")
+    if min(manifest.std) <= 0:
+        raise ValueError(f"std is {list(manifest.std)}; expected numbers above 0")
 
 
 def content_hash(*tensors: Tensor) -> str:

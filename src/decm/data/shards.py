@@ -15,6 +15,7 @@ from decm.data.index import (
     LATENTS,
     DamagedShardError,
     ShardIndex,
+    UnopenedShardError,
     file_hash,
     index_path,
     read_index,
@@ -87,14 +88,18 @@ class ShardRecords:
     def read(self, record: int, flipped: bool = False) -> np.ndarray:
         """Latents [n, C, H, W] of a record, or their flipped copies.
 
-        Raises DamagedShardError where bytes are missing or changed, and ValueError where the shard is gone.
+        Raises DamagedShardError where bytes are missing or changed, or where the shard is gone.
         """
         row, shard = self.rows[record], int(self.shard[record])
         offset, crc = (row["flip"], row["crc_flip"]) if flipped else (row["latents"], row["crc"])
         shape = (int(row["count"]), *self.shape)
         size = int(np.prod(shape)) * np.dtype(self.dtype).itemsize
         try:
-            content = os.pread(self._descriptor(shard), size, int(offset))
+            descriptor = self._descriptor(shard)
+        except OSError as error:
+            raise UnopenedShardError(self.paths[shard], int(offset), record, error) from error
+        try:
+            content = os.pread(descriptor, size, int(offset))
         except OSError as error:
             raise DamagedShardError(self.paths[shard], int(offset), f"it cannot be read ({error})") from error
         if len(content) < size:
@@ -109,24 +114,22 @@ class ShardRecords:
             )  # fmt: skip
         return np.frombuffer(content, self.dtype).reshape(shape)
 
-    def check(self, hashes: Sequence[str]) -> None:
-        """Raise DamagedShardError for a shard of another size than indexed, ValueError for one of another hash."""
+    def check(self, hashes: Sequence[str], sizes: bool = True) -> None:
+        """Raise ValueError for an index of another shard than listed, DamagedShardError for another size (`sizes`)."""
         for path, index, sha256 in zip(self.paths, self.indices, hashes, strict=True):
             size = path.stat().st_size
-            if size != index.size:
+            if sizes and size != index.size:
                 raise DamagedShardError(path, min(size, index.size), f"it has {size} bytes, expected {index.size}")
             if index.sha256 != sha256:
                 raise ValueError(
-                    f"Shard {path} is not the one that the manifest lists (SHA-256 differs). Copy the whole set again."
+                    f"Shard {path} is not the one that the manifest lists (SHA-256 differs), or its index "
+                    f"{index_path(path).name} was made from it when it was damaged. Copy both, or the shard alone: "
+                    "an index that is not there is made."
                 )
 
     def _descriptor(self, shard: int) -> int:
         if shard not in self._files:
-            path = self.paths[shard]
-            try:
-                self._files[shard] = os.open(path, os.O_RDONLY)
-            except FileNotFoundError as error:
-                raise ValueError(f"Shard {path} vanished. Bring it back and resume the run (resume=auto).") from error
+            self._files[shard] = os.open(self.paths[shard], os.O_RDONLY)
             if len(self._files) > OPEN_FILES:
                 os.close(self._files.popitem(last=False)[1])
         self._files.move_to_end(shard)

@@ -1,25 +1,36 @@
 """metrics.csv in the run folder: one line a logged step; a resumed run goes on in the same file."""
 
 import csv
+import heapq
+import io
+import sys
 from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+KEPT = 20  # lines in memory before they are written
+Row = dict[str, Any]
+
 
 class MetricsCSV(Logger):
-    """Writes `folder/metrics.csv`, whose columns grow as metrics appear; figures of one step share a line."""
+    """Writes `folder/metrics.csv`, whose columns grow as metrics appear; figures of one step share a line.
+
+    Lines are appended and not kept, but for the last one, which later figures of its step still join. The file is
+    written anew only where a column is new or a step comes late.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
-        self.rows: dict[int, dict[str, Any]] = {}
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    self.rows[int(row["step"])] = {key: value for key, value in row.items() if value != ""}
+        self.columns: list[str] = []
+        self.rows: dict[int, Row] = {}  # not in the file yet, and its last line
+        self._settled = sys.maxsize  # steps up to here are in the file and not in `rows`: at first, all that it has
+        self._end = 0  # bytes of the file up to there
 
     @property
     def name(self) -> str:
@@ -32,27 +43,69 @@ class MetricsCSV(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration stands in config.yaml."""
 
+    @rank_zero_only
     def forget_after(self, step: int) -> None:
         """Drop lines beyond `step`: a run that was killed logged them and will log them again."""
-        self.rows = {at: row for at, row in self.rows.items() if at <= step}
+        self.save()
+        self._write_anew(row for row in self._stored() if row["step"] <= step)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         at = step or 0
         self.rows.setdefault(at, {"step": at}).update({k: v for k, v in metrics.items() if k != "epoch"})
-        if len(self.rows) % 20 == 0:
+        if len(self.rows) > KEPT:
             self.save()
 
     @rank_zero_only
     def save(self) -> None:
-        columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
-        part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns or ["step"])
-            writer.writeheader()
-            writer.writerows(row for _, row in sorted(self.rows.items()))
-        part.replace(self.path)
+        rows = [row for _, row in sorted(self.rows.items())]
+        columns = list(dict.fromkeys([*self.columns, "step", *(key for row in rows for key in row)]))
+        if columns != self.columns or (rows and rows[0]["step"] <= self._settled) or not self.path.is_file():
+            self.columns, last = columns, self._settled
+            settled = (row for row in self._stored() if row["step"] <= last)
+            self._write_anew(heapq.merge(settled, rows, key=lambda row: row["step"]))
+            return
+        with self.path.open("r+b") as file:
+            file.seek(self._end)
+            self._append(file, rows)
+            file.truncate()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.save()
+
+    def _stored(self) -> Iterator[Row]:
+        """The lines of the file, one at a time; one that was cut off is left out."""
+        if not self.path.is_file():
+            return
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(line for line in file if line.endswith("\n"))
+            columns = list(reader.fieldnames or ["step"])
+            self.columns = list(dict.fromkeys([*columns, *self.columns]))
+            for row in reader:
+                if row["step"] and None not in row and None not in row.values():
+                    yield {"step": int(row.pop("step")), **{key: value for key, value in row.items() if value != ""}}
+
+    @rank_zero_only
+    def _write_anew(self, rows: Iterable[Row]) -> None:
+        """The whole file, line by line, whole or not at all."""
+        part, lines = self.path.with_suffix(".part"), iter(rows)
+        first = list(islice(lines, 1))  # read before the heading is written: it tells the columns of the file
+        with part.open("wb") as file:
+            file.write(self._text([dict(zip(self.columns, self.columns, strict=True))]))
+            self._settled, self._end = -1, file.tell()
+            self._append(file, chain(first, lines))
+        part.replace(self.path)
+
+    def _append(self, file: Any, rows: Iterable[Row]) -> None:
+        """Write lines, those of one step as one, and keep the last of them."""
+        self.rows = {}
+        for step, group in groupby(rows, key=lambda row: row["step"]):
+            self._settled, self._end = max([self._settled, *self.rows]), file.tell()
+            self.rows = {step: {key: value for row in group for key, value in row.items()}}
+            file.write(self._text(self.rows.values()))
+
+    def _text(self, rows: Iterable[Row]) -> bytes:
+        buffer = io.StringIO(newline="")
+        csv.DictWriter(buffer, self.columns).writerows(rows)
+        return buffer.getvalue().encode()

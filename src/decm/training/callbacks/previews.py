@@ -1,5 +1,6 @@
 """Every k steps: the same seeds at several NFEs from the EMA, beside the teacher, and a quick evaluation."""
 
+import gc
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Periodic(Callback):
             self.acted_at = trainer.global_step
             self.evaluator.device = pl_module.device
             self.act(trainer, pl_module.ema_map)  # type: ignore[arg-type]
+            gc.collect()  # figures and logged pictures refer to themselves, and would stay for thousands of steps
 
     def act(self, trainer: Trainer, student: FlowMap) -> None:
         """What is done, on each rank alike up to what the first one writes."""

@@ -1,0 +1,25 @@
+"""The smallest training on latents: a set of many small shards, and settings that fit it."""
+
+from pathlib import Path
+
+from commands import decm
+
+CLASSES, SIDE = 10, 8
+SETTINGS = [
+    "experiment=decm_imagenet", "logger=csv", "trainer=cpu", "trainer.precision=32-true", "trainer.compile=false",
+    "trainer.log_every=1", "trainer.checkpoint_every=2", "teacher=none", "objective=fm", "network.in_channels=4",
+    f"network.input_size={SIDE}", "network.patch_size=2", "network.hidden_size=32", "network.depth=1",
+    "network.num_heads=2", f"network.num_classes={CLASSES}", "batch_size=8", "accumulate=1", "max_steps=40",
+    "snapshots.every=0", "evaluation.bench.autoencoder.kind=projection", "evaluation.bench.autoencoder.path=null",
+    "evaluation.bench.reference=null", "evaluation.bench.num_reference=4", "evaluation.bench.features=random_inception",
+    "evaluation.bench.weights=null", "evaluation.bench.keep=4", "evaluation.bench.spatial=false", "evaluation.nfe=[1]",
+    "evaluation.num_samples=4", "evaluation.every=0", "evaluation.preview_every=0",
+]  # fmt: skip
+
+
+def synthetic_set(folder: Path, num: int = 256) -> Path:
+    """16 shards of 2 records of 8 latents (256 samples: 32 steps an epoch)."""
+    shape = f"shape=[4,{SIDE},{SIDE}]"
+    answer = decm("latents", "synth", f"out={folder}", f"num={num}", shape, "record_size=8", "shard_records=2")
+    assert answer.code == 0, answer.said
+    return folder
