@@ -119,3 +119,13 @@ def test_the_figures_of_two_processes_are_those_of_one_that_evaluates_the_checkp
     assert_same_figures(evaluation(pair), results(pair))
     logged = metrics(pair)[6]
     assert {nfe: float(logged[f"fd/{nfe}"]) for nfe in ("1", "2")} == results(pair)["student"]
+
+
+def test_training_under_torchrun_is_one_run_of_two_processes(cached):
+    """The second process learns from torchrun's store which folders the first one made, the teacher's too."""
+    said = ended(torchrun("train", *TINY, "trainer=ddp", "trainer.threads=1", f"runs={cached}"))
+    assert "Training the teacher first" in said
+    run, teacher = only(cached / "smoke"), only(cached / "teacher_smoke")
+    assert results(run)["student"]["1"] > 0
+    assert (teacher / "results.json").is_file()
+    assert len(metrics(run)) == 6

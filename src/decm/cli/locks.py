@@ -10,20 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from decm.cli.launch import is_first
+
 LOCK = ".lock"
 _held: dict[Path, IO[str]] = {}
-
-
-def is_first_process() -> bool:
-    """Whether this is the one process of a run, or the first of those that a launcher started for it."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return int(next((os.environ[name] for name in names if name in os.environ), 0)) == 0
 
 
 def lock(folder: Path) -> None:
     """Take a run folder for this process, until `unlock` or its end. Raises ValueError if another one has it."""
     place = folder.resolve()
-    if place in _held or not is_first_process():
+    if place in _held or not is_first():
         return
     file = (folder / LOCK).open("a+")
     try:

@@ -7,6 +7,8 @@ import warnings
 from importlib import import_module
 from typing import Any
 
+from decm.cli.launch import is_first
+
 VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
     "evaluate": "score a checkpoint at several NFEs",
@@ -101,8 +103,8 @@ def run_task(task: Any, cfg: Any) -> Any:
         if cfg.get("debug"):
             traceback.print_exc()
         hint = "" if cfg.get("debug") or code else " (debug=true shows the trace)"
-        launched = os.environ.get("LOCAL_RANK", "0") != "0"  # by a first process, which would end where this one fails
-        fail(f"{cause}{hint}", 0 if launched and code == PREEMPTED else code or CONFIG_ERROR)
+        quiet = code == PREEMPTED and not is_first()  # the first process would be ended where another one fails
+        fail(f"{cause}{hint}", 0 if quiet else code or CONFIG_ERROR)
 
 
 def main() -> None:

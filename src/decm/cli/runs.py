@@ -1,13 +1,13 @@
 """Run folders: where a run writes, which unfinished one it continues, which checkpoint a path means."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from decm.cli.launch import tell, told
 from decm.cli.locks import lock
 from decm.training.durable import write_text
 
@@ -89,7 +89,7 @@ def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None
     names a folder that is not a run of these settings.
     """
     root = Path(settings["runs"])
-    inherited = from_main_process("DECM_RUN_FOLDER")
+    inherited = told("DECM_RUN_FOLDER", root)
     if inherited is not None:
         return inherited
     try:
@@ -108,13 +108,8 @@ def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None
         write_config(folder, settings)
     except OSError as error:
         raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
-    os.environ["DECM_RUN_FOLDER"] = str(folder)
+    tell("DECM_RUN_FOLDER", folder, root)
     return folder
-
-
-def from_main_process(name: str) -> Path | None:
-    """The folder that the main process put into the environment `name`, for a process that it launched; else None."""
-    return Path(os.environ[name]) if os.environ.get("LOCAL_RANK", "0") != "0" and name in os.environ else None
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:

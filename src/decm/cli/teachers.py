@@ -1,7 +1,6 @@
 """Where the velocity comes from: a teacher trained on demand, a checkpoint, an exact flow, or the data alone."""
 
 import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,9 @@ from torch import nn
 
 from decm.cli.build import EMA, build_network, load_strictly, read_checkpoint, weights_of
 from decm.cli.config import compose, plain, teacher_hash
+from decm.cli.launch import tell, told
 from decm.cli.locks import locked
-from decm.cli.runs import RESULTS, from_main_process, new_folder, read_config, run_folders, write_config
+from decm.cli.runs import RESULTS, new_folder, read_config, run_folders, write_config
 from decm.data.loader import Dataset
 from decm.data.toy import MixturePoints
 from decm.flow.flow_map import FlowMap
@@ -131,7 +131,7 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
     wanted = teacher_config(cfg)
     settings = plain(wanted)
     key, root = teacher_hash(settings), Path(cfg.runs)
-    launched = from_main_process("DECM_TEACHER_FOLDER")
+    launched = told("DECM_TEACHER_FOLDER", root)
     if launched is not None:  # the main process holds the lock and waits for this one in the fit
         if not (launched / RESULTS).is_file():
             fit(wanted, launched)
@@ -140,12 +140,12 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
         matching = [f for f in run_folders(root, settings["name"]) if teacher_hash(read_config(f) or settings) == key]
         for folder in matching:
             if (folder / RESULTS).is_file():
-                os.environ["DECM_TEACHER_FOLDER"] = str(folder)
+                tell("DECM_TEACHER_FOLDER", folder, root)
                 return folder, True
         folder = matching[0] if matching else new_folder(root, settings["name"])
         with locked(folder):
             write_config(folder, settings)
-            os.environ["DECM_TEACHER_FOLDER"] = str(folder)
+            tell("DECM_TEACHER_FOLDER", folder, root)
             print(f"Training the teacher first: {settings['name']} in {folder}", flush=True)
             fit(wanted, folder)
         return folder, False
