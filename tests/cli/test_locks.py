@@ -1,4 +1,4 @@
-"""A run folder belongs to one live process; the kernel lets go of it when that one dies."""
+"""A run folder belongs to one live process, may become closed or full, and is left as it is then."""
 
 import json
 import os
@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from cli.test_bad_input import assert_one_sentence
+from cli.test_bad_input import assert_one_sentence, ordinary_permissions
 from commands import environment, only, train
 from decm.cli.locks import LOCK, lock, locked, unlock
+from decm.training.checkpoint_folder import name_of, newest_valid
 
 HOLD = """
 import sys, time
@@ -99,3 +100,50 @@ def test_a_run_in_use_is_neither_written_nor_passed_over(finished, runs):
 def test_a_run_lets_go_of_its_folder_at_its_end(runs):
     assert train(runs, "max_steps=2").code == 0
     holder(only(runs / "smoke")).kill()
+
+
+def test_a_run_folder_that_cannot_be_written_any_more_is_told_and_left_as_it_is(finished, runs):
+    folder = shutil.copytree(finished.folder, runs / "smoke" / "a", ignore=shutil.ignore_patterns("results.json", LOCK))
+    folder.chmod(0o555)
+    with ordinary_permissions():
+        answer = train(runs, "resume=auto")
+    folder.chmod(0o755)
+    assert_one_sentence(answer, str(folder), "cannot be written", "Permission denied", "Set runs=")
+    assert not (folder / LOCK).exists()
+    assert train(runs, "resume=auto").code == 0
+
+
+def test_checkpoints_that_cannot_be_written_are_told_and_nothing_is_lost(finished, runs):
+    folder = shutil.copytree(finished.folder, runs / "smoke" / "a", symlinks=True)
+    (folder / "results.json").unlink()
+    (folder / "checkpoints" / name_of(6)).unlink()
+    (folder / "checkpoints").chmod(0o555)
+    with ordinary_permissions():
+        answer = train(runs, "resume=auto")
+    (folder / "checkpoints").chmod(0o755)
+    assert_one_sentence(answer, "cannot be written: Permission denied", f"Make {folder / 'checkpoints'} writable")
+    assert newest_valid(folder / "checkpoints", say=pytest.fail) == folder / "checkpoints" / name_of(4)
+
+
+def test_a_disk_that_fills_up_stops_the_run_which_goes_on_when_there_is_room(finished, tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        for name in ("cache", "teacher_smoke"):
+            shutil.copytree(finished.runs / name, place / name)
+        free = shutil.disk_usage(place).free
+        size = (finished.folder / "checkpoints" / name_of(6)).stat().st_size
+        (place / "filler").write_bytes(bytes(free - 2 * size - size // 2))
+        answer = train(place, "trainer.keep=9")
+        assert_one_sentence(
+            answer, f"{name_of(6)} cannot be written: the disk is full", "bytes are free", "are needed",
+            f"The one before it stays: {only(place / 'smoke') / 'checkpoints' / name_of(4)}", "Free some space",
+        )  # fmt: skip
+        (place / "filler").unlink()
+        answer = train(place, "trainer.keep=9", "resume=auto")
+        assert answer.code == 0, answer.said
+        assert "at step 4 of 6" in answer.out
+    finally:
+        subprocess.run(["umount", place], check=True)

@@ -7,6 +7,7 @@ import pytest
 
 from commands import TINY, only, train
 from decm.training.checkpoint_files import write_file
+from decm.training.checkpoint_folder import checkpoints, step_of
 from resuming import LAST, assert_same_run, checkpoint, killed, last_step
 
 STEPS, TEACHER_STEPS = 24, 30
@@ -125,3 +126,50 @@ def test_a_run_killed_in_its_teachers_stage_goes_on_there_in_the_same_folders(ca
     assert only(cached / "smoke") == student
     assert_same_run(teacher, finished.teacher)
     assert_same_run(student, whole)
+
+
+def spoil(path, how):
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:half] + (b"" if how == "truncated" else bytes([content[half] ^ 1]) + content[half + 1 :]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+def test_the_newest_checkpoint_is_damaged_and_the_one_before_it_is_used(killed_run, whole, how):
+    """A file that ends in its middle, and one with a bit changed there."""
+    runs, folder = killed_run
+    newest, before, *_ = checkpoints(folder / "checkpoints")
+    spoil(newest, how)
+    said = resumed(runs).out
+    assert f"Checkpoint {newest} is damaged" in said
+    assert f"Using the newest one that is whole instead: {before}" in said
+    assert f"Continuing {folder} at step {step_of(before)} of {STEPS}" in said
+    assert_same_run(folder, whole)
+
+
+WATCH = """
+import os, time
+from pathlib import Path
+from decm.training.callbacks.previews import Evaluate
+act = Evaluate.act
+def slowly(self, trainer, student):
+    if trainer.global_step == 10:
+        Path(os.environ["MARK"]).touch()
+        self.evaluator(student, self.nfes, self.num_samples, self.trained_on)
+        time.sleep(60)
+    act(self, trainer, student)
+Evaluate.act = slowly
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_its_evaluation_goes_on_from_the_checkpoint_before_it(cached, finished, whole, tmp_path):
+    shutil.copytree(finished.teacher.parent, cached / finished.teacher.parent.name)
+    mark = tmp_path / "mark"
+    folder = killed(SETTINGS, cached, "smoke", lambda _: mark.exists(), before=WATCH, MARK=str(mark))
+    assert step_of(checkpoints(folder / "checkpoints")[0]) == 8
+    assert "Continuing" in resumed(cached).out
+    assert_same_run(folder, whole)
+    best, *_ = [path for path in (folder / "checkpoints").iterdir() if path.name == "best.ckpt"]
+    assert best.resolve().name == (whole / "checkpoints" / "best.ckpt").resolve().name

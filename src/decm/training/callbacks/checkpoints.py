@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from decm.training.callbacks.previews import Evaluate
 from decm.training.checkpoint_folder import name_of, prune, settle
+from decm.training.durable import saving
 
 
 class Checkpoints(Checkpoint):
@@ -29,7 +30,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = trainer.global_step
         if trainer.is_global_zero and self.folder.is_dir():
-            settle(self.folder, trainer.global_step)
+            with saving(self.folder / name_of(trainer.global_step), 0):
+                settle(self.folder, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
