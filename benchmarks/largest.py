@@ -61,8 +61,8 @@ def size_of(overrides: tuple[str, ...]) -> Size:
 def per_gpu(size: Size, strategy: str, gpus: int, reshard: bool) -> dict[str, float]:
     """Bytes on each GPU besides the activations.
 
-    Under ddp every GPU has all, and a second copy of the gradients in DDP's buckets; autocast keeps the student's
-    weights in bf16 until the backward pass. Under fsdp the float32 parts are split; weights are gathered in bf16, all
+    Under ddp every GPU has all, and a second copy of the gradients in DDP's buckets; the copies of weights that
+    autocast makes are among the activations. Under fsdp the float32 parts are split; weights are gathered in bf16, all
     of them, or with `reshard` two blocks (one is fetched ahead) and the rest, and two blocks' gradients await their
     reduction (bf16, and float32 for the sum).
     """
@@ -73,10 +73,10 @@ def per_gpu(size: Size, strategy: str, gpus: int, reshard: bool) -> dict[str, fl
     }  # fmt: skip
     held = {name: value / part for name, value in held.items()}
     if strategy == "ddp":
-        return held | {"bf16 copies": HALF * size.student, "buckets": FLOAT * size.student}
+        return held | {"gathered": 0.0, "buckets": FLOAT * size.student}
     two_blocks = 2 * size.block + size.rest
     gathered = HALF * (2 * two_blocks if reshard else size.student + size.teacher)
-    return held | {"bf16 copies": gathered, "buckets": (HALF + FLOAT) * 2 * size.block}
+    return held | {"gathered": gathered, "buckets": (HALF + FLOAT) * 2 * size.block}
 
 
 def table(fits: dict[str, Fit], batch: int, strategies: list[tuple[str, int, bool]]) -> str:
@@ -88,7 +88,7 @@ def table(fits: dict[str, Fit], batch: int, strategies: list[tuple[str, int, boo
         "weights, gradients, optimizer",
         "EMA",
         "teacher",
-        "bf16 copies",
+        "gathered in bf16",
         "buckets",
     ]
     columns += [f"activations, {engine}" for engine in ENGINES] + [f"total, {engine}" for engine in ENGINES]
@@ -102,7 +102,7 @@ def table(fits: dict[str, Fit], batch: int, strategies: list[tuple[str, int, boo
                 for engine in ENGINES
             ]
             own = held["parameters"] + held["gradients"] + held["optimizer"]
-            others = [held[part] for part in ("EMA", "teacher", "bf16 copies", "buckets")]
+            others = [held[part] for part in ("EMA", "teacher", "gathered", "buckets")]
             figures = [own, *others, *alive, *(sum(held.values()) + value for value in alive)]
             cells = [f"{name} ({size.student / 1e9:.2f}B)", strategy + (", reshard" if reshard else ""), str(gpus)]
             lines.append("| " + " | ".join([*cells, *(f"{value / GB:.1f}" for value in figures)]) + " |")

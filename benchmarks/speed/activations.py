@@ -1,10 +1,10 @@
 """Bytes of activations: measured on small transformers, fitted, and foretold for large ones.
 
-    peak = rows tokens width (saved depth + passing) + blocks width^2
+    peak = rows tokens width (saved depth + passing) + copies depth width^2
 
 `saved` [bytes a token, a block and a unit of width] stays from the forward to the backward pass; `passing` is the most
-that is alive besides, within a block; `blocks` is one block's gradients before they are added to those allocated.
-Everything in a block grows with its width alone, given the number of tokens and the head dimension.
+that is alive besides, within a block; `copies` are of weights in bf16, which autocast keeps for the backward pass
+(2 bytes of 18 width^2 weights). Given the number of tokens and the head dimension, nothing else counts.
 """
 
 import json
@@ -28,11 +28,11 @@ class Fit:
 
     saved: float
     passing: float
-    blocks: float
+    copies: float
 
     def peak(self, rows: int, width: int, depth: int) -> float:
         """Bytes of a step whose student sees `rows` rows of 256 tokens, with tangents or without."""
-        return rows * TOKENS * width * (self.saved * depth + self.passing) + self.blocks * width**2
+        return rows * TOKENS * width * (self.saved * depth + self.passing) + self.copies * depth * width**2
 
 
 def sized(case: Case, width: int, depth: int, rows: int) -> Case:
@@ -59,10 +59,10 @@ def measured(case: Case, *sizes: tuple[int, int, int]) -> list[dict[str, int]]:
     return alone("speed.activations", {"case": asdict(case), "sizes": sizes})["found"]
 
 
-def fit(case: Case) -> tuple[Fit, float]:
+def fit(case: Case, grid: tuple[tuple[int, int, int], ...] = GRID) -> tuple[Fit, float]:
     """Least squares of relative errors, and the largest of those."""
-    peaks = torch.tensor([found["peak"] for found in measured(case, *GRID)], dtype=torch.float64)
-    terms = [(B * TOKENS * w * depth, B * TOKENS * w, w**2) for w, depth, B in GRID]
+    peaks = torch.tensor([found["peak"] for found in measured(case, *grid)], dtype=torch.float64)
+    terms = [(B * TOKENS * w * depth, B * TOKENS * w, depth * w**2) for w, depth, B in grid]
     scaled = torch.tensor(terms, dtype=torch.float64) / peaks[:, None]
     one = torch.ones(len(peaks), 1, dtype=torch.float64)
     constants = torch.linalg.lstsq(scaled, one).solution
