@@ -57,7 +57,7 @@ ablation: bars-digits  ## the paper's rows on digits, seeds 0, 1, 2, into docs/r
 	.venv/bin/python benchmarks/results.py $(SWEEP)/bars $(SWEEP)/ablation $(SWEEP)/facm --out docs/results/ablation.json --command "make ablation" \
 	  --ordering
 
-bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, into docs/results/step_cpu.json (ten minutes)
+bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, into docs/results/step_cpu.json (ten minutes of one core)
 	.venv/bin/python benchmarks/step.py --set cpu --out docs/results/step_cpu.json
 	.venv/bin/python benchmarks/largest.py
 

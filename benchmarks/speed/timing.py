@@ -35,13 +35,14 @@ def once(run: Callable[[], None], device: str) -> float:
     return time.perf_counter() - began
 
 
-def in_turns(runs: Sequence[Callable[[], None]], rounds: int, device: str) -> list[list[float]]:
-    """Seconds of each of `rounds` runs, one after the other in every round: [runs][rounds]."""
-    seconds: list[list[float]] = [[] for _ in runs]
+def in_turns(runs: Sequence[Callable[[], None]], rounds: int, device: str) -> list[list[tuple[float, float]]]:
+    """(seconds, processor seconds) of each of `rounds` runs, one after the other in every round: [runs][rounds]."""
+    times: list[list[tuple[float, float]]] = [[] for _ in runs]
     for _ in range(rounds):
-        for taken, run in zip(seconds, runs, strict=True):
-            taken.append(once(run, device))
-    return seconds
+        for taken, run in zip(times, runs, strict=True):
+            began = time.process_time()
+            taken.append((once(run, device), time.process_time() - began))
+    return times
 
 
 def whole(work: Work) -> Callable[[], None]:
@@ -55,17 +56,22 @@ def whole(work: Work) -> Callable[[], None]:
 
 
 def time_group(works: Sequence[Work], rounds: int, device: str) -> list[dict[str, float]]:
-    """Each case's median seconds a step, and its ratio to the first case's: median over rounds, and of the fastest."""
+    """Each case's median seconds a step, and its ratio to the first case's: median over rounds, and of the fastest.
+
+    `processor_ratio` is that of processor time, which other work on the same cores disturbs less.
+    """
     runs = [whole(work) for work in works]
     in_turns(runs, 1, device)  # compiles, and warms up
-    seconds = in_turns(runs, rounds, device)
+    times = in_turns(runs, rounds, device)
+    seconds, processor = ([[pair[k] for pair in taken] for taken in times] for k in (0, 1))
     return [
         {
             "seconds": statistics.median(taken) / len(work.steps),
             "time_ratio": statistics.median(a / b for a, b in zip(taken, seconds[0], strict=True)),
             "fastest_ratio": min(taken) / min(seconds[0]),
+            "processor_ratio": statistics.median(busy) / statistics.median(processor[0]),
         }
-        for work, taken in zip(works, seconds, strict=True)
+        for work, taken, busy in zip(works, seconds, processor, strict=True)
     ]
 
 
