@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint dashboard sync bars-digits ablation soak lock clean
+.PHONY: help setup train test lint dashboard sync bars-digits ablation soak bench bench-gpu lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,13 @@ ablation: bars-digits  ## the paper's rows on digits, seeds 0, 1, 2, into docs/r
 	  segment.consistency.objective.form=facm hydra.sweep.dir=$(SWEEP)/facm
 	.venv/bin/python benchmarks/results.py $(SWEEP)/bars $(SWEEP)/ablation $(SWEEP)/facm --out docs/results/ablation.json --command "make ablation" \
 	  --ordering
+
+bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, into docs/results/step_cpu.json (ten minutes of one core)
+	.venv/bin/python benchmarks/step.py --set cpu --out docs/results/step_cpu.json
+	.venv/bin/python benchmarks/largest.py
+
+bench-gpu: $(STAMP)  ## the same for XL/1 in bf16 on a CUDA GPU, into docs/results/step_gpu.json
+	.venv/bin/python benchmarks/step.py --set gpu --out docs/results/step_gpu.json
 
 test: $(STAMP)  ## the whole test suite
 	.venv/bin/python -m pytest $(ARGS)

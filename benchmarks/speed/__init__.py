@@ -1,0 +1,1 @@
+"""What benchmarks/step.py and benchmarks/largest.py measure, and how."""
