@@ -49,26 +49,24 @@ def test_a_plain_block_is_one_pass_of_its_layers_and_two_products_of_attention(b
     assert operations(lambda: block(x, c, rope)) == linear_layers(block) + 2 * PRODUCT
 
 
-def tangent_of_attention():
-    """Products that the tangent of attention takes besides the two of the value, by the path in use.
-
-    Five written out (q k^T, dq k^T, q dk^T, H v, P dv), six where an operator also makes its own P v.
-    """
-    parts = [states(HEADS, N, WIDTH // HEADS, seed=k) for k in range(6)]
-    return operations(lambda: dual.attention(parts[:2], parts[2:4], parts[4:])) / PRODUCT - 2
+def products_of_attention(grad):
+    """Products that attention and its tangent take, with the value's gradient needed or not."""
+    parts = [states(HEADS, N, WIDTH // HEADS, seed=k).requires_grad_(grad) for k in range(6)]
+    return operations(lambda: dual.attention(parts[:2], parts[2:4], parts[4:])) / PRODUCT
 
 
-def test_the_tangent_of_attention_takes_five_or_six_products():
-    assert tangent_of_attention() in (5, 6)
+def test_attention_takes_two_products_and_its_tangent_five_or_both_together_six():
+    """q k^T and P v; q k^T, dq k^T, q dk^T, H v and P dv; without a gradient, one operator makes each once."""
+    assert products_of_attention(True) == 2 + 5
+    assert products_of_attention(False) == 6
 
 
 def test_a_dual_block_is_two_passes_of_its_layers_and_the_backward_pass_two_more(block, inputs):
     x, c, rope, tangents = inputs
-    attention = 2 + tangent_of_attention()
     forward = operations(lambda: block(x, c, rope, tangents))
-    assert forward == 2 * linear_layers(block) + attention * PRODUCT
+    assert forward == 2 * linear_layers(block) + 7 * PRODUCT
     both = operations(lambda: block(x, c, rope, tangents)[0].sum().backward())
-    assert both == 4 * linear_layers(block) + (attention + 5) * PRODUCT  # fused attention makes q k^T again
+    assert both == 4 * linear_layers(block) + (7 + 5) * PRODUCT  # fused attention makes q k^T again
 
 
 def test_a_weight_tangent_would_be_seen(block, inputs):
@@ -76,4 +74,4 @@ def test_a_weight_tangent_would_be_seen(block, inputs):
     x, c, rope, (dx, dc) = inputs
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         joint = operations(lambda: torch.func.jvp(lambda x, c: block(x, c, rope), (x, c), (dx, dc)))
-    assert joint > 2 * linear_layers(block) + (2 + tangent_of_attention()) * PRODUCT
+    assert joint > 2 * linear_layers(block) + 7 * PRODUCT

@@ -101,6 +101,8 @@ class DistillationModule(LightningModule):
             return
         mesh, how = self._device_mesh["data_parallel"], self.sharding
         self.skeletons = {name: skeleton(net) for name, net in self._frozen().items()}
+        if how.dtype is not None:
+            self.skeletons["student"] = skeleton(self.student)  # for the check of its tangents
         shard(self.student, mesh, how.dtype, how.reshard)
         shard(self.ema, mesh, how.dtype, reshard=True)
         if self.teacher is not None:
