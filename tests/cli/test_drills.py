@@ -95,16 +95,21 @@ def test_a_signal_saves_once_at_the_end_of_the_step_and_the_run_goes_on_from_the
     assert_same_figures(only(runs / "smoke"), whole)
 
 
-def test_a_stop_file_does_the_same_and_is_gone_afterwards(runs, whole):
-    process = started(runs, *LONG)
+def test_a_stop_file_does_the_same_and_wandb_goes_on_in_the_same_run(runs, whole):
+    offline = ["logger=wandb", "logger.mode=offline"]
+    process = started(runs, *LONG, *offline)
     wait_for(lambda: last_step(runs) >= 20)
     (only(runs / "smoke") / "STOP").touch()
     code, said = ended(process)
     assert code == PREEMPTED, said
     assert not (only(runs / "smoke") / "STOP").exists()
-    answer = train(runs, *LONG, "resume=auto")
-    assert answer.code == 0, answer.said
-    assert_same_figures(only(runs / "smoke"), whole)
+    code, said = ended(started(runs, *LONG, *offline, "resume=auto"))
+    assert code == 0, said
+    run = only(runs / "smoke")
+    assert_same_figures(run, whole)
+    folders = [path.name for path in (run / "wandb").glob("offline-run-*")]
+    assert len(folders) == 2
+    assert {name.rsplit("-", 1)[1] for name in folders} == {(run / "wandb_id").read_text()}
 
 
 def test_a_signal_to_the_second_of_two_ranks_stops_both(runs):

@@ -92,7 +92,8 @@ def describe(cfg: DictConfig) -> list[str]:
         f"  parameters     {count:,} (student), {frozen:,} (teacher)",
         f"  memory         {sum(per_device.values()) * FLOAT / GB:.3g} GB a device in float32, without activations: "
         + ", ".join(f"{name} {size * FLOAT / GB:.3g}" for name, size in per_device.items() if size),
-        f"  checkpoint     {checkpoint / GB:.3g} GB (one is kept; while it is written, twice that)",
+        f"  checkpoint     {checkpoint / GB:.3g} GB ({cfg.trainer.keep} are kept, the best besides, and one more "
+        "while it is written)",
         f"  EMA snapshots  {files} files, {snapshots / GB:.3g} GB in all",
         f"  steps          {cfg.max_steps:,} of {cfg.batch_size:,} samples, {cfg.max_steps * cfg.batch_size:,} in all "
         f"(states {C}x{H}x{W}, {cfg.accumulate} micro-batches a step)",
