@@ -170,6 +170,16 @@ def test_a_killed_drill_goes_on_without_the_fault(runs, whole):
     assert_same_figures(only(runs / "smoke"), whole)
 
 
+def test_a_checkpoint_cut_in_half_is_named_and_the_one_before_it_is_used(runs, whole):
+    code, said = ended(started(runs, *LONG, "faults.truncate_checkpoint=30", "faults.kill_at_step=31"))
+    assert code == -signal.SIGKILL, said
+    answer = train(runs, *LONG, "resume=auto")
+    assert answer.code == 0, answer.said
+    assert "step_00000030.ckpt" in answer.said
+    assert "at step 28 of 60" in answer.out
+    assert_same_figures(only(runs / "smoke"), whole)
+
+
 def test_faults_in_a_long_run_are_refused_unless_forced(runs):
     answer = train(runs, "max_steps=1001", "faults.kill_at_step=5")
     assert answer.code == 2
