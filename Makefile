@@ -58,7 +58,7 @@ ablation: bars-digits  ## the paper's rows on digits, seeds 0, 1, 2, into docs/r
 	  --ordering
 
 bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, into docs/results/step_cpu.json (ten minutes of one core)
-	.venv/bin/python benchmarks/step.py --set cpu --out docs/results/step_cpu.json
+	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/step.py --set cpu --out docs/results/step_cpu.json
 	.venv/bin/python benchmarks/largest.py
 
 bench-gpu: $(STAMP)  ## the same for XL/1 in bf16 on a CUDA GPU, into docs/results/step_gpu.json
