@@ -61,8 +61,8 @@ def size_of(overrides: tuple[str, ...]) -> Size:
 def per_gpu(size: Size, strategy: str, gpus: int, reshard: bool) -> dict[str, float]:
     """Bytes on each GPU besides the activations.
 
-    Under ddp every GPU has all, and a second copy of the gradients in DDP's buckets; the copies of weights that
-    autocast makes are among the activations. Under fsdp the float32 parts are split; weights are gathered in bf16, all
+    Under ddp every GPU has all (gradients are views of DDP's buckets); the copies of weights that autocast makes are
+    among the activations. Under fsdp the float32 parts are split; weights are gathered in bf16, all
     of them, or with `reshard` two blocks (one is fetched ahead) and the rest, and two blocks' gradients await their
     reduction (bf16, and float32 for the sum).
     """
@@ -73,7 +73,7 @@ def per_gpu(size: Size, strategy: str, gpus: int, reshard: bool) -> dict[str, fl
     }  # fmt: skip
     held = {name: value / part for name, value in held.items()}
     if strategy == "ddp":
-        return held | {"gathered": 0.0, "buckets": FLOAT * size.student}
+        return held | {"gathered": 0.0, "buckets": 0.0}
     two_blocks = 2 * size.block + size.rest
     gathered = HALF * (2 * two_blocks if reshard else size.student + size.teacher)
     return held | {"gathered": gathered, "buckets": (HALF + FLOAT) * 2 * size.block}
