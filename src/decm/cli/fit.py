@@ -68,7 +68,9 @@ def build_module(cfg: DictConfig, source: Source, rollbacks: int = 0) -> Distill
     if source.teacher is not None and source.teacher.network is not None and t.compile:
         prepare_regions(source.teacher.network, compiled=True)
     sharding = Sharding(PRECISIONS[t.precision], t.reshard) if t.strategy == "fsdp" else Sharding()
-    return DistillationModule(student, source.teacher, recipe, sharding)
+    module = DistillationModule(student, source.teacher, recipe, sharding)
+    prepare_regions(module.ema)  # sampled as `decm evaluate` samples it, so that the figures are the same
+    return module
 
 
 def fit(
