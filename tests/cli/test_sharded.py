@@ -78,6 +78,21 @@ def test_what_cannot_be_consolidated_is_refused(runs, tmp_path, overrides, said)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_files_configuration_would_call_is_decms_alone(tmp_path, monkeypatch):
+    """The metadata is whoever's made the file: `_target_` in it is a function call."""
+    touched, file = tmp_path / "touched", tmp_path / "other.safetensors"
+    config = {
+        "network": {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": [str(touched)]}}
+    }
+    save_file({"a": torch.zeros(2)}, file, {"decm_config": json.dumps(config), "global_step": "1"})
+    answer = decm("sample", f"checkpoint={file}", f"out={tmp_path}/a.png")
+    assert answer.code == 2
+    assert "would call pathlib.Path.touch" in answer.err
+    assert not touched.exists()
+    monkeypatch.setenv("DECM_TRUST", "pathlib")
+    read_checkpoint(file)
+
+
 def test_a_foreign_safetensors_file_is_no_checkpoint(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     answer = decm("evaluate", f"checkpoint={tmp_path / 'other.safetensors'}")

@@ -179,3 +179,13 @@ def test_sizes_that_do_not_divide_are_refused(input_size, patch, width, heads):
 def test_unknown_end_embedding_is_refused_by_name(make):
     with pytest.raises(ValueError, match=r"end_embedding='ratio' is unknown.*raw, difference"):
         make("ratio")
+
+
+@BOTH
+def test_times_are_embedded_in_float32_under_autocast(kind):
+    """Between t = 0.5 and 0.501 bfloat16 has no digit."""
+    net, (_, t, s, _) = randomized(kind), inputs(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [net.t_embedder(t), *net.t_embedder(t, t), net.s_embedder(t, s), *net.s_embedder(t, s, (t, s))]
+    assert {part.dtype for part in found} == {torch.float32}
+    assert torch.equal(found[0], net.t_embedder(t))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from decm.cli.fit import ConfigInCheckpoint
+from decm.cli.callbacks import ConfigInCheckpoint
 from decm.training.csv_logger import KEPT, MetricsCSV
 
 

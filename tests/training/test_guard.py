@@ -170,3 +170,14 @@ def test_rollbacks_are_counted_in_the_run_folder(tmp_path):
 def test_settings_that_cannot_be_meant_are_refused(tmp_path, settings):
     with pytest.raises(ValueError, match="expected patience >= 1 and spike > 1"):
         Guard(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("micro", [0, 1])
+def test_of_several_micro_batches_the_bad_one_is_written_down(tmp_path, micro):
+    trained(tmp_path, bad=(3,), micro=micro, accumulate_grad_batches=2)
+    (path,) = (tmp_path / INCIDENTS).iterdir()
+    facts = json.loads(path.read_text())
+    half = GLOBAL_BATCH // 2
+    first = 3 * GLOBAL_BATCH + micro * half
+    assert facts["samples"] == list(range(first, first + half))
+    assert not facts["data_is_finite"]

@@ -172,3 +172,23 @@ def test_a_teacher_imitated_perfectly_costs_nothing():
         module = DistillationModule(copy.deepcopy(net), teacher_of(net, scale), recipe())
         loss, _ = loss_of(module, all_segments()[:1])
         assert low <= float(loss.detach()) <= high
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_what_is_logged_is_the_mean_over_micro_batches(accumulate):
+    """Also of a segment whose rows lie in some of them alone."""
+    logged = {}
+    for parts in (1, accumulate):
+        module = tiny_module()
+        trainer = fit(module, all_segments(), 1, accumulate_grad_batches=parts)
+        logged[parts] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert logged[1].keys() == logged[accumulate].keys()
+    assert logged[accumulate] == pytest.approx(logged[1], rel=1e-4)
+
+
+def test_a_micro_batch_without_a_row_of_what_is_due_adds_nothing():
+    module, whole = tiny_module(), tiny_module()
+    segments = lambda: [FromNoise(name="noise_to_noisy", objective=NoiseToNoisy(1.0, 0.5), fraction=1 / GLOBAL_BATCH)]  # noqa: E731
+    fit(module, segments(), 2, accumulate_grad_batches=GLOBAL_BATCH)
+    fit(whole, segments(), 2)
+    assert largest_gap(weights(module), weights(whole)) < 1e-5

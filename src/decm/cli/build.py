@@ -1,6 +1,7 @@
 """From a configuration to objects."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from decm.training.checkpoint_folder import newest_valid, step_of
 from decm.training.sealed import DamagedError, NewerSchemaError
 
 STUDENT, EMA = "student.", "ema."
+TRUSTED = ("decm.", "torch.optim.")  # what the configuration in a checkpoint may call
 CONSOLIDATED = ".safetensors"  # weights alone, of decm consolidate
 
 
@@ -74,6 +76,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not a checkpoint of decm, or it is damaged: {why}.{instead_of(file)}") from error
     if not isinstance(checkpoint, dict) or "decm_config" not in checkpoint:
         raise ValueError(f"{file} was not written by decm: it carries no configuration.")
+    check_targets(checkpoint["decm_config"], file)
     return checkpoint
 
 
@@ -82,6 +85,26 @@ def instead_of(file: Path) -> str:
     named = file.resolve()
     whole = newest_valid(file.parent, say=lambda line: None) if step_of(named) is not None else None
     return f" The newest one that is whole: pass {whole} instead." if whole is not None and whole != named else ""
+
+
+def check_targets(config: Any, file: Path) -> None:
+    """Raise ValueError unless all that a checkpoint's configuration would have called is decm's, torch's, or trusted.
+
+    The environment variable DECM_TRUST names further packages, of networks and data of one's own.
+    """
+    trusted = [*TRUSTED, *(f"{name}." for name in os.environ.get("DECM_TRUST", "").split(",") if name)]
+    if isinstance(config, dict):
+        target = config.get("_target_")
+        if target is not None and not str(target).startswith(tuple(trusted)):
+            raise ValueError(
+                f"{file} would call {target}, which is not of {', '.join(trusted)}. If the file and that package are "
+                f"yours, set DECM_TRUST={str(target).split('.')[0]}."
+            )
+        for value in config.values():
+            check_targets(value, file)
+    elif isinstance(config, list):
+        for value in config:
+            check_targets(value, file)
 
 
 def read_consolidated(file: Path) -> dict[str, Any]:

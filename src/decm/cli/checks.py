@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from decm.cli.build import segment_names
 from decm.data.loader import micro_batch_size
+from decm.flow.derivative import ENGINES
 from decm.flow.solvers import check_steps, choose_sampler
 from decm.training.sharding import PRECISIONS
 
@@ -13,6 +14,7 @@ from decm.training.sharding import PRECISIONS
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that would otherwise be found wrong after the training, or never."""
     _at_least(1, {"max_steps": cfg.max_steps, "accumulate": cfg.accumulate})
+    _at_least(0, {"guard.rollbacks": cfg.guard.rollbacks})
     _at_least(1, {f"trainer.{key}": cfg.trainer[key] for key in ("checkpoint_every", "keep", "log_every")})
     if not 0 <= cfg.label_drop <= 1:
         raise ValueError(f"label_drop={cfg.label_drop}; expected a share between 0 and 1.")
@@ -28,8 +30,20 @@ def check_settings(cfg: DictConfig) -> None:
     check_evaluation(cfg)
 
 
+def check_sweep(cfg: DictConfig) -> None:
+    """Raise ValueError for a sweep whose jobs want several processes each: a launched process would begin it anew."""
+    t = cfg.trainer
+    if t.strategy in ("ddp", "fsdp") or t.devices not in (1, "1"):
+        raise ValueError(
+            f"A sweep (-m) runs its jobs in one process on one device; found trainer.strategy={t.strategy}, "
+            f"trainer.devices={t.devices}. Start such jobs one by one, or sweep with trainer=cpu or trainer=gpu."
+        )
+
+
 def _check_trainer(cfg: DictConfig) -> None:
     t = cfg.trainer
+    if cfg.jvp not in ENGINES:
+        raise ValueError(f"jvp={cfg.jvp!r} is not an engine. Choose one of {', '.join(ENGINES)}.")
     if t.activation_checkpointing and cfg.jvp != "split":
         raise ValueError(
             f"trainer.activation_checkpointing=true with jvp={cfg.jvp} would keep what it is to compute again; "

@@ -12,7 +12,7 @@ def pick_device(name: str) -> str:
     Where several processes share a machine, each has the GPU of its local rank.
     """
     if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return f"cuda:{os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0))}"
     if name in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return "mps"
     if name in ("auto", "cpu"):

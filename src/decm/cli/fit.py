@@ -16,6 +16,7 @@ from decm.cli.bench import Bench
 from decm.cli.build import build_network
 from decm.cli.callbacks import build_callbacks, machine
 from decm.cli.config import plain
+from decm.cli.launch import is_first
 from decm.cli.resume import resume_point, teacher_facts
 from decm.cli.runs import LAST
 from decm.cli.teachers import Source, initialize
@@ -42,6 +43,7 @@ class Fitted:
     loggers: list[Any]
     seconds: float
     is_main: bool
+    device: str  # that this process trained on
 
 
 def quiet() -> None:
@@ -106,7 +108,7 @@ def fit(
         finish(loggers)
         raise
     speed = next(callback for callback in callbacks if isinstance(callback, Speed))
-    return Fitted(module, loggers, speed.seconds, trainer.is_global_zero)
+    return Fitted(module, loggers, speed.seconds, trainer.is_global_zero, str(trainer.strategy.root_device))
 
 
 @rank_zero_only
@@ -131,7 +133,8 @@ def train(
     )  # fmt: skip
     if resumed is not None:
         step = stored_step(resumed)
-        print(f"Continuing {folder} at step {step} of {cfg.max_steps}", flush=True)
+        if is_first():
+            print(f"Continuing {folder} at step {step} of {cfg.max_steps}", flush=True)
         for logger in loggers:
             if isinstance(logger, MetricsCSV):
                 logger.forget_after(step)

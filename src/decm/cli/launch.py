@@ -12,8 +12,8 @@ PATIENCE = 1800.0  # seconds that a process waits for the first one's word; it m
 
 def is_first() -> bool:
     """Whether this is the first process of all (of the only one, of Lightning's, torchrun's or SLURM's)."""
-    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # torchrun's, Lightning's, SLURM's
-    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
+    names = ("RANK",) if "RANK" in os.environ else ("LOCAL_RANK", "SLURM_PROCID")  # torchrun's; Lightning's, SLURM's
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def tell(name: str, folder: Path, root: Path) -> None:

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
-from decm.cli.checks import check_settings
+from decm.cli.checks import check_settings, check_sweep
 from decm.cli.config import plain
 from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.dry_run import describe
 from decm.cli.fit import fit
+from decm.cli.launch import is_first
 from decm.cli.locks import unlock
 from decm.cli.runs import open_folder, work, write_results
 from decm.cli.scores import code_version, figures, score_models
@@ -41,10 +42,12 @@ def task(cfg: DictConfig) -> float | None:
         return None
     fixed, group = None, None
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        check_sweep(cfg)
         fixed = Path(HydraConfig.get().runtime.output_dir)
         group = f"{cfg.name}/{fixed.parent.name}"
     folder = open_folder(settings, cfg.resume, fixed)
-    print(f"{cfg.name} in {folder}", flush=True)
+    if is_first():
+        print(f"{cfg.name} in {folder}", flush=True)
     try:
         return run(cfg, folder, group)
     except PreemptedError as stop:
@@ -67,7 +70,7 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
     fitted = fit(cfg, folder, dataset, source, bench, group)
     try:
         began = time.perf_counter()
-        evaluator = final_evaluator(cfg, folder, dataset, bench)
+        evaluator = final_evaluator(cfg, folder, dataset, bench, fitted.device)
         fitted.module.to(evaluator.device).eval()
         results = score_models(cfg, evaluator, bench, fitted.module.ema_map, source.flow_map)
         seconds = time.perf_counter() - began
@@ -89,7 +92,7 @@ def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench,
     """`distill=false`: score the teacher alone, as guided by these settings; returns its metric at its most steps."""
     assert source.teacher is not None  # by check_settings
     began = time.perf_counter()
-    evaluator = final_evaluator(cfg, folder, dataset, bench)
+    evaluator = final_evaluator(cfg, folder, dataset, bench, pick_device(cfg.trainer.accelerator))
     if source.teacher.network is not None:
         source.teacher.network.to(evaluator.device)
     results = score_models(cfg, evaluator, bench, None, source.flow_map)
@@ -104,12 +107,12 @@ def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench,
     return results["teacher"][str(max(cfg.evaluation.nfe))]
 
 
-def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench) -> Evaluator:
+def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, device: str) -> Evaluator:
     """The evaluator after the training; that of several processes keeps what each makes until the scores are written.
 
     A run that is continued at its end comes to the same samples, so that they are known by settings and code alone.
     """
-    evaluator = build_evaluator(cfg, bench, dataset, pick_device(cfg.trainer.accelerator))
+    evaluator = build_evaluator(cfg, bench, dataset, device)
     if rank_and_world()[1] == 1:
         return evaluator
     return stored(evaluator, folder, {"settings": work(plain(cfg)), "code": code_version()})

@@ -23,7 +23,8 @@ KERNEL_TOKENS = 1024  # on CUDA fewer tokens go through batched products; not me
 def attention_dual(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
     """(o, do), contiguous and of the inputs' type and shape [B, heads, N, head_dim].
 
-    Half precision is computed in float32. Has no gradient: a backward pass through it raises RuntimeError.
+    Half precision is computed in float32, but by CUDA's batched products in its own type. Has no gradient: a backward
+    pass through it raises RuntimeError.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     return _in_chunks((q, k, v, dq, dk, dv), wide, CPU_CHUNK * torch.get_num_threads())

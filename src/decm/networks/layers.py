@@ -71,9 +71,14 @@ class _Embedding(nn.Module):
         self.mlp = nn.Sequential(linear(FEATURES, width, "normal"), nn.SiLU(), last)
 
     def embed(self, t: Tensor) -> Tensor:
-        return self.mlp(time_features(t, self.scale).to(next(self.mlp.parameters()).dtype))
+        with torch.autocast(t.device.type, enabled=False):  # times need more digits than bfloat16 has
+            return self.mlp(time_features(t, self.scale).to(next(self.mlp.parameters()).dtype))
 
     def embed_dual(self, t: Tensor, dt: Tensor) -> Dual:
+        with torch.autocast(t.device.type, enabled=False):
+            return self._embed_dual(t, dt)
+
+    def _embed_dual(self, t: Tensor, dt: Tensor) -> Dual:
         angle, dangle = time_angle(t, self.scale), time_angle(dt, self.scale)
         cos, sin = angle.cos(), angle.sin()
         features, dfeatures = torch.cat([cos, sin], dim=1), torch.cat([-sin * dangle, cos * dangle], dim=1)

@@ -81,10 +81,11 @@ class DistillationModule(LightningModule):
         self.skeletons: dict[str, nn.Module] = {}  # of the sharded networks that are sampled in the end
         self.guarded, self.skipped = False, False  # whether a Guard acts on bad numbers; whether it skipped this step
         self.bad_losses: dict[str, float] = {}  # of this optimizer step, over its micro-batches
-        self.total = 0.0  # the loss of the last micro-batch, over all ranks
+        self.total = 0.0  # the loss of the last optimizer step, over its micro-batches and all ranks
         self.asks_to_stop, self.agreed_to_stop = False, False  # this rank; any of them
         self.before_waiting: Callable[[], None] = lambda: None  # at each micro-batch, before ranks meet
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}  # the last micro-batch, or the first bad one of this optimizer step
+        self._sums: dict[str, float] = {}  # of what is logged, over the micro-batches of this optimizer step
         self.forward_equivalents = 0.0  # of the network, over all ranks, teacher included
 
     @property
@@ -138,7 +139,7 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of what was planned. Raises NonFiniteLossError, and ValueError for an empty plan."""
         self.before_waiting()
-        if not batch.plan:
+        if not batch.plan and not batch.due:
             raise ValueError("No segment was planned for this step: `objective` has no entry that acts at every step.")
         if isinstance(self.field, GuidedVelocity):
             self.field.evaluations = 0  # previews and evaluations call it too
@@ -149,6 +150,8 @@ class DistillationModule(LightningModule):
         segments = [batch.segment(sub, v, shared_everywhere=not self.has_teacher) for sub in batch.plan]
         asked = [sub.objective.ask(segment, self.field) for sub, segment in zip(batch.plan, segments, strict=True)]
         values = call_student(self.student_map, asked, self.recipe.fused)
+        if not values:  # no row of what is due lies in this micro-batch
+            return self._report(batch, {}, 0, batch_idx) + 0 * sum(p.sum() for p in self.student.parameters())
 
         share = self.trainer.world_size * self.trainer.accumulate_grad_batches  # so that the global mean comes out
         total = torch.zeros((), device=batch.x.device)
@@ -160,26 +163,36 @@ class DistillationModule(LightningModule):
             figures[f"loss/{sub.name}"] = loss.detach()
             figures[f"tangent/{sub.name}"] = root_mean_square(aim.tangent).sum() * share / sub.count
             total = total + sub.weight * loss
-        self._report(batch, figures | {"total": total.detach()}, self._cost(asked))
+        self._report(batch, figures | {"total": total.detach()}, self._cost(asked), batch_idx)
         return total
 
-    def _report(self, batch: Batch, figures: dict[str, Tensor], cost: int) -> None:
-        """Log losses and tangents, and act on what is not finite: the same figures, over all ranks, on all ranks."""
+    def _report(self, batch: Batch, figures: dict[str, Tensor], cost: int, batch_idx: int) -> Tensor:
+        """Log losses and tangents, and act on what is not finite: the same figures, over all ranks, on all ranks.
+
+        What is logged at an optimizer step is the mean over its micro-batches. Returns a zero.
+        """
         names = [f"{kind}/{name}" for name in batch.due for kind in ("loss", "tangent")] + ["total"]
         zero = batch.x.new_zeros(())  # of a segment without a row in this micro-batch
         here = torch.stack([figures.get(name, zero) for name in names] + [zero + cost, zero + self.asks_to_stop])
-        self._seen = {"batch": batch, "figures": figures}
-        *means, cost_per_rank, stop = self.trainer.strategy.reduce(here, reduce_op="mean").tolist()
+        if not self.bad_losses:
+            self._seen = {"batch": batch, "figures": figures}
+        *over_ranks, cost_per_rank, stop = self.trainer.strategy.reduce(here, reduce_op="mean").tolist()
         self.forward_equivalents += cost_per_rank * self.trainer.world_size
         self.agreed_to_stop = stop > 0
-        found = dict(zip(names, means, strict=True))
-        self.total = found.pop("total")
-        if not math.isfinite(self.total):
+        found = dict(zip(names, over_ranks, strict=True))
+        if not math.isfinite(found["total"]):
             self.bad_losses |= {name: found[f"loss/{name}"] for name in batch.due}
             if not self.guarded:
                 self._refuse(batch, [name for name in batch.due if not math.isfinite(found[f"loss/{name}"])])
-        for name, value in found.items():
-            self.log(name, value, batch_size=len(batch.x))
+        parts = self.trainer.accumulate_grad_batches
+        before = self._sums if batch_idx % parts else {}
+        self._sums = {name: before.get(name, 0.0) + value for name, value in found.items()}
+        if (batch_idx + 1) % parts == 0:
+            means = {name: value / parts for name, value in self._sums.items()}
+            self.total = means.pop("total")
+            for name, value in means.items():
+                self.log(name, value, batch_size=len(batch.x))
+        return zero
 
     def last_batch(self) -> dict[str, Any]:
         """What is known of this rank's last micro-batch, as plain numbers; its samples follow from seed and index."""

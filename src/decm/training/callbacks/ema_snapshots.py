@@ -54,11 +54,11 @@ class EMASnapshots(Callback):
         if trainer.global_step == self.step:  # a micro-batch within an optimizer step
             return
         self.step = trainer.global_step
-        if pl_module.skipped:
-            return
         current = dict(pl_module.student.named_parameters())  # type: ignore[union-attr]
-        for width in self.sigma_rels:
-            average = self.averages.setdefault(width, {k: p.detach().float().clone() for k, p in current.items()})
+        for width in [] if pl_module.skipped else self.sigma_rels:
+            if width not in self.averages:
+                self.averages[width] = {key: p.detach().float().clone() for key, p in current.items()}
+            average = self.averages[width]
             held = {key: value.to(current[key].device) for key, value in average.items()}  # a resume loads on the CPU
             beta = ema_decay(self.step, "power", 0.0, width)
             newest = [local(current[key]).float() for key in held]

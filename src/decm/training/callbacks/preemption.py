@@ -69,7 +69,7 @@ class Preemption(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         whole = trainer.global_step > self._step  # not a micro-batch within an optimizer step
-        if pl_module.agreed_to_stop and whole and trainer.global_step < trainer.max_steps:
+        if pl_module.agreed_to_stop and whole:
             self.stopped = trainer.should_stop = True
             say(trainer, f"Stopping after step {trainer.global_step}, asked by {self.asked or 'another rank'}.")
 

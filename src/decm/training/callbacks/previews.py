@@ -30,6 +30,9 @@ class Periodic(Callback):
         self.every, self.nfes, self.evaluator, self.trained_on = every, nfes, evaluator, trained_on
         self.acted_at = 0  # the last optimizer step of it
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.acted_at = trainer.global_step  # a resumed run did it before its checkpoint
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -47,6 +47,18 @@ def perturbed(network: nn.Module, seed: int = 0) -> Iterator[None]:
 
 
 @contextmanager
+def exactly() -> Iterator[None]:
+    """No TF32 within, whose ten bits would drown the differences."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
 def eager(network: nn.Module) -> Iterator[None]:
     """Blocks run as they are written within: differences must not depend on what is checked."""
     compiled = [part for part in regions(network).values() if part.compiled]
@@ -64,15 +76,8 @@ def error(call: Callable[..., Any], at: list[Tensor], along: list[Tensor], tange
     return float((tangent.float() - difference).norm() / difference.norm().clamp(min=1e-12))
 
 
-def check_tangents(
-    network: nn.Module, context: Callable[[], Any], limit: float, whole: nn.Module | None = None
-) -> None:
-    """Raise WrongTangentError unless dF, and each block's tangent, is the derivative, under noise on the parameters.
-
-    `context` is the precision in which the network trains. Differences are taken outside of it, in float32; where a
-    sharded network casts its parameters they are those of `whole`, its skeleton, into which a block at a time is
-    gathered, and the network as such is not compared.
-    """
+def errors(network: nn.Module, context: Callable[[], Any], whole: nn.Module | None) -> dict[str, float]:
+    """Relative errors of the tangents of each block and, without `whole`, of the network; see `check_tangents`."""
     draw = torch.Generator().manual_seed(1)
     device = next(network.parameters()).device
     x, dx = (torch.randn(ROWS, *network.shape, generator=draw).to(device) for _ in range(2))  # type: ignore[misc]
@@ -83,29 +88,42 @@ def check_tangents(
     def note(name: str) -> Callable[..., None]:
         return lambda _, inputs, outputs: calls.__setitem__(name, (inputs, outputs))
 
-    with perturbed(network):
-        hooks = [part.register_forward_hook(note(name)) for name, part in regions(network).items()]
-        try:
-            with context():
-                _, dF = network(x, t, s, y, tangents=(dx, dt, ds))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        with torch.no_grad(), eager(network):
-            wrong = {}
-            for name, ((h, c, rope, (dh, dc)), (_, tangent)) in calls.items():
-                part = network.get_submodule(name)
-                if whole is not None:
-                    part = gathered(whole.get_submodule(name), part)
-                # without the residual, which would hide what its branches do
-                branches = lambda h, c, part=part, rope=rope: part(h, c, rope) - h  # noqa: E731
-                at, along = [h.float(), c.float()], [dh.float(), dc.float()]
-                wrong[name] = error(branches, at, along, tangent.float() - dh.float())
-                if whole is not None:
-                    part.to("meta")
-            if whole is None:
-                wrong["the whole network"] = error(lambda x, t, s: network(x, t, s, y), [x, t, s], [dx, dt, ds], dF)
-    bad = {name: found for name, found in wrong.items() if not found < limit}
+    hooks = [part.register_forward_hook(note(name)) for name, part in regions(network).items()]
+    try:
+        with context():
+            _, dF = network(x, t, s, y, tangents=(dx, dt, ds))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = {}
+    with torch.no_grad(), eager(network):
+        for name, ((h, c, rope, (dh, dc)), (_, tangent)) in calls.items():
+            part = network.get_submodule(name)
+            if whole is not None:
+                part = gathered(whole.get_submodule(name), part)
+            # without the residual, which would hide what its branches do
+            branches = lambda h, c, part=part, rope=rope: part(h, c, rope) - h  # noqa: E731
+            at, along = [h.float(), c.float()], [dh.float(), dc.float()]
+            found[name] = error(branches, at, along, tangent.float() - dh.float())
+            if whole is not None:
+                part.to("meta")
+        if whole is None:
+            found["the whole network"] = error(lambda x, t, s: network(x, t, s, y), [x, t, s], [dx, dt, ds], dF)
+    return found
+
+
+def check_tangents(
+    network: nn.Module, context: Callable[[], Any], limit: float, whole: nn.Module | None = None
+) -> None:
+    """Raise WrongTangentError unless dF, and each block's tangent, is the derivative, under noise on the parameters.
+
+    `context` is the precision in which the network trains. Differences are taken outside of it, in float32; where a
+    sharded network casts its parameters they are those of `whole`, its skeleton, into which a block at a time is
+    gathered, and the network as such is not compared.
+    """
+    with perturbed(network), exactly():
+        found = errors(network, context, whole)
+    bad = {name: value for name, value in found.items() if not value < limit}
     if bad:
         first, kind = next(iter(bad)), type(network).__name__.removeprefix("FSDP")
         raise WrongTangentError(

@@ -1,5 +1,6 @@
 """Loggers: metrics.csv always, W&B online only where the user is logged in, offline otherwise, never a prompt."""
 
+import contextlib
 import os
 import uuid
 from importlib.util import find_spec
@@ -40,8 +41,8 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
     from lightning.pytorch.loggers import WandbLogger
 
     id_file = folder / ID_FILE
-    if not id_file.is_file():
-        id_file.write_text(uuid.uuid4().hex[:12])
+    with contextlib.suppress(FileExistsError), id_file.open("x") as file:
+        file.write(uuid.uuid4().hex[:12])
     logger = WandbLogger(
         name=f"{settings['name']}/{folder.name}", save_dir=folder, mode=mode, id=id_file.read_text(),
         project=chosen["project"], entity=chosen["entity"], group=chosen["group"] or group, config=settings,

@@ -9,6 +9,7 @@ from torch import Tensor
 from decm.flow.randomness import uniform
 from decm.flow.times import linear_decay, linear_ramp
 from decm.objectives.base import Batch, Objective, SubTrajectory
+from decm.training.sharding import ShardedStrategy
 
 
 def chosen_rows(index: Tensor, global_batch: int, count: int) -> Tensor:
@@ -57,6 +58,18 @@ class Trajectory(Callback):
         start, end = self.ends(batch.t[pick], batch.index[pick], step, seed)
         ramp = linear_ramp(step, self.ramp_steps)
         return SubTrajectory(self.name, self.objective, start, end, count, rows, self.weight * ramp, ramp)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sharded networks are called by all ranks together: each must have a row in each micro-batch."""
+        whole: int = pl_module.recipe.batch_size  # type: ignore[union-attr, assignment]
+        parts = trainer.world_size * trainer.accumulate_grad_batches
+        count = max(1, round(whole * self.fraction))
+        if isinstance(trainer.strategy, ShardedStrategy) and count < parts:
+            raise ValueError(
+                f"Segment {self.name} has {count} of batch_size={whole} rows, fewer than the {parts} micro-batches "
+                "(devices times accumulate), each of which needs one under trainer=fsdp. Raise its fraction or "
+                "batch_size, or lower accumulate."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         recipe = pl_module.recipe

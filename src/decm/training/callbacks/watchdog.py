@@ -1,5 +1,6 @@
 """A rank that hangs: the others would wait for it for ever; a thread of each names it and ends the run."""
 
+import contextlib
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -51,18 +53,23 @@ class Watchdog(Callback):
         self._last = time.monotonic()
         facts = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
         part = self.folder / f".rank_{self.rank}.part"
-        part.write_text(json.dumps(facts))
-        part.replace(self.folder / f"rank_{self.rank}.json")
+        with contextlib.suppress(OSError):  # a full disk is told where it costs something: at a checkpoint
+            part.write_text(json.dumps(facts))
+            part.replace(self.folder / f"rank_{self.rank}.json")
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.seconds / 4)):
             if time.monotonic() - self._last > self.seconds:
-                print(f"decm: {self.verdict()}", file=sys.stderr, flush=True)
-                os._exit(HUNG)
+                try:
+                    print(f"decm: {self.verdict()}", file=sys.stderr, flush=True)
+                finally:
+                    os._exit(HUNG)
 
     def verdict(self) -> str:
         """Who is behind, in a sentence."""
-        ranks = {r: json.loads((self.folder / f"rank_{r}.json").read_text()) for r in range(self.world)}
+        unknown: dict[str, Any] = {"waits": -1, "step": "unknown", "pid": "unknown", "host": "unknown"}
+        paths = {r: self.folder / f"rank_{r}.json" for r in range(self.world)}
+        ranks = {r: json.loads(path.read_text()) if path.is_file() else unknown for r, path in paths.items()}
         most = max(facts["waits"] for facts in ranks.values())
         behind = {r: facts for r, facts in ranks.items() if facts["waits"] < most}
         names = ", ".join(f"rank {r} (step {f['step']}, pid {f['pid']} on {f['host']})" for r, f in behind.items())
