@@ -1,5 +1,8 @@
 """Where and when: each trajectory's ends, rows, schedule and ramp, in real runs too."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from decm.flow.times import linear_decay
 from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.noise_to_noisy import NoiseToNoisy
 from decm.training.callbacks.trajectories import AnyLater, FromNoise, Instantaneous, ToData, Trajectory, chosen_rows
+from decm.training.sharding import ShardedStrategy
 from tiny import GLOBAL_BATCH, Recorder, anchor, fit, saved_at, tiny_module, tiny_set
 
 EVERY, DECAY, R_MAX = 3, 6, 0.1
@@ -190,3 +194,16 @@ def test_every_trajectory_keeps_a_state_of_its_own():
     """Two segments of one class in one run must not share a key in the checkpoint."""
     keys = {Trajectory(name, FlowMatching()).state_key for name in ("a", "b")}
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize(("fraction", "refused"), [(0.25, True), (0.5, False)])
+def test_a_sharded_rank_without_a_row_is_refused_before_it_would_wait_for_ever(fraction, refused):
+    """Two ranks with two micro-batches each, of 8 rows in all."""
+    segment = Instantaneous("instantaneous", FlowMatching(), fraction=fraction)
+    trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=2, strategy=ShardedStrategy())
+    module = SimpleNamespace(recipe=SimpleNamespace(batch_size=8))
+    said = "2 of batch_size=8 rows, fewer than the 4 micro-batches"
+    with pytest.raises(ValueError, match=said) if refused else nullcontext():
+        segment.on_train_start(trainer, module)
+    trainer.strategy = "ddp"
+    segment.on_train_start(trainer, module)
