@@ -30,7 +30,8 @@ class Log(Recorder):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         plans = {sub.name: [sub.start.tolist(), sub.end.tolist(), sub.weight] for sub in batch.plan}
-        now = {f"loss/{name}" for name in batch.due}  # the others' are of an earlier step
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # losses are logged at the end of a step
+        now = {f"loss/{name}" for name in batch.due if whole}  # the others' are of an earlier step
         losses = {name: float(value) for name, value in trainer.callback_metrics.items() if name in now}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         line = [trainer.global_step, batch.index.tolist(), plans, losses, rate]
