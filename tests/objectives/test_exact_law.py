@@ -8,11 +8,15 @@ import torch
 from decm.flow.derivative import dual
 from decm.flow.exact import GaussianFlow, MixtureFlow, ring
 from decm.flow.velocity import UnguidedVelocity
+from decm.objectives.alpha_flow import AlphaFlow
 from decm.objectives.base import Rows, Segment
 from decm.objectives.consistency import FORMS, Consistency
 from decm.objectives.flow_matching import FlowMatching
+from decm.objectives.improved_mean_flow import ImprovedMeanFlow
 from decm.objectives.mean_flow import MeanFlow
 from decm.objectives.noise_to_noisy import NoiseToNoisy
+from decm.objectives.scm import SCM
+from decm.objectives.shortcut import Shortcut
 from helpers import largest, no_labels, random_states, random_times
 
 B = 24
@@ -24,8 +28,14 @@ CONTINUOUS = {
     **{f"noise_to_noisy_{end}_{start}": NoiseToNoisy(end, start) for end, start in WEIGHTS},
     "noise_to_noisy_unclamped": NoiseToNoisy(1.0, 0.5, clamp=None),
     "mean_flow": MeanFlow(),
+    "improved_mean_flow": ImprovedMeanFlow(),
+    "alpha_flow_at_its_end": AlphaFlow(),
+    "scm": SCM(),
+    "scm_unweighted": SCM(adaptive=False),
 }
-ALL = {"flow_matching": FlowMatching(), **CONTINUOUS}
+# Without derivatives: the boundary, and the composition of two halves, which holds exactly too.
+PLAIN = {"flow_matching": FlowMatching(), "shortcut": Shortcut(), "shortcut_not_averaged": Shortcut(averaged=False)}
+ALL = {**PLAIN, **CONTINUOUS}
 
 
 def times_of(objective, dtype=torch.float64, last=1.0):
@@ -33,7 +43,7 @@ def times_of(objective, dtype=torch.float64, last=1.0):
     if isinstance(objective, NoiseToNoisy):
         return random_times(B, 0, 0.1, dtype=dtype), random_times(B, 0.2, last, seed=3, dtype=dtype)
     start = random_times(B, 0.05, 0.85, dtype=dtype)
-    if isinstance(objective, Consistency):
+    if isinstance(objective, Consistency | SCM):
         return start, torch.full_like(start, last)
     if isinstance(objective, FlowMatching):
         return start, start
@@ -44,7 +54,7 @@ def segment_of(objective, flow, **options):
     """States of the flow's own distribution, so that the ring is where it would be met."""
     start, end = times_of(objective, **options)
     x = flow.flow_map(random_states(B, (2, 1, 1)), torch.zeros_like(start), start)
-    return Segment(x, start, end, no_labels(B))
+    return Segment(x, start, end, no_labels(B), student=flow, average=flow)
 
 
 def student_of(objective, flow, distort=lambda rows: rows, field=None, **options):
@@ -117,7 +127,11 @@ def test_each_flipped_part_of_the_derivative_vector_misses(objective, part):
         assert min(tangent, distance) > 1e-2
 
 
-@pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
+@pytest.mark.parametrize(
+    "objective",
+    [law for name, law in ALL.items() if "shortcut" not in name],
+    ids=[name for name in ALL if "shortcut" not in name],
+)
 def test_a_field_of_another_flow_or_of_the_other_sign_misses(objective):
     other = UnguidedVelocity(GaussianFlow(0.2, 0.4))
 
@@ -145,7 +159,8 @@ class Wrong:
 @pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
 def test_a_student_that_is_not_the_flow_is_moved(objective):
     tangent, distance = gap(*law(objective, Wrong(GAUSSIAN), field=UnguidedVelocity(GAUSSIAN)))
-    assert min(tangent, distance) > 1e-2
+    near = 1e-3 if isinstance(objective, Shortcut) else 1e-2  # short halves of a scaled flow nearly compose
+    assert min(tangent, distance) > near
 
 
 @pytest.mark.parametrize("objective", ALL.values(), ids=ALL)

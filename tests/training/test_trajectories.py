@@ -9,7 +9,17 @@ import torch
 from decm.flow.times import linear_decay
 from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.noise_to_noisy import NoiseToNoisy
-from decm.training.callbacks.trajectories import AnyLater, FromNoise, Instantaneous, ToData, Trajectory, chosen_rows
+from decm.objectives.scm import SCM
+from decm.objectives.shortcut import Shortcut
+from decm.training.callbacks.trajectories import (
+    AnyLater,
+    Dyadic,
+    FromNoise,
+    Instantaneous,
+    ToData,
+    Trajectory,
+    chosen_rows,
+)
 from decm.training.sharding import ShardedStrategy
 from tiny import GLOBAL_BATCH, Recorder, anchor, fit, saved_at, tiny_module, tiny_set
 
@@ -160,18 +170,49 @@ def test_rows_and_ends_belong_to_each_other():
     assert torch.equal(segment.y, batch.y[sub.rows])
 
 
-def test_the_weight_ramps_up_and_the_objective_is_told():
+def test_the_weight_ramps_up():
     segment = Instantaneous("instantaneous", FlowMatching(), weight=2.0, ramp_steps=4)
     plans = [plan_of(segment, step=step)[1] for step in (0, 1, 2, 4, 9)]
-    assert [plan.ramp for plan in plans] == [0.0, 0.25, 0.5, 1.0, 1.0]
     assert [plan.weight for plan in plans] == [0.0, 0.5, 1.0, 2.0, 2.0]
-    batch, sub = plan_of(segment, step=1)
-    assert batch.segment(sub, torch.zeros_like(batch.x)).ramp == 0.25
+    assert [plan.ramp for plan in plans] == [1.0] * 5
     assert plan_of(boundary(), step=0)[1].weight == 1.0
 
 
+def test_an_objective_with_a_schedule_of_its_own_is_told_how_far_it_has_come():
+    segment = ToData("consistency", SCM(), weight=2.0, schedule_steps=4)
+    plans = [plan_of(segment, step=step)[1] for step in (0, 1, 2, 4, 9)]
+    assert [plan.ramp for plan in plans] == [0.0, 0.25, 0.5, 1.0, 1.0]
+    assert [plan.weight for plan in plans] == [2.0] * 5
+    batch, sub = plan_of(segment, step=1)
+    assert batch.segment(sub, torch.zeros_like(batch.x)).ramp == 0.25
+    with pytest.raises(ValueError, match="schedule_steps=4 has no effect on FlowMatching"):
+        Instantaneous("instantaneous", FlowMatching(), schedule_steps=4)
+
+
+def test_dyadic_segments_are_whole_steps_of_every_length_around_the_anchor():
+    segment = Dyadic(levels=4, name="shortcut", objective=Shortcut(), fraction=1.0)
+    batch, sub = plan_of(segment, range(4000), global_batch=4000)
+    length = sub.end - sub.start
+    assert set(length.tolist()) == {1.0, 0.5, 0.25, 0.125}
+    assert all(900 < int((length == d).sum()) < 1100 for d in (1.0, 0.5, 0.25, 0.125))
+    assert torch.equal((sub.start / length).round() * length, sub.start)
+    assert bool(((sub.start <= batch.t) & (batch.t < sub.end)).all())
+    assert float(sub.end.max()) == 1.0
+    with pytest.raises(ValueError, match="levels=0"):
+        Dyadic(levels=0, name="shortcut", objective=Shortcut())
+
+
 @pytest.mark.parametrize(
-    "bad", [{"every": 0}, {"fraction": 0.0}, {"fraction": 1.1}, {"weight": -1.0}, {"ramp_steps": -1}, {"every": -3}]
+    "bad",
+    [
+        {"every": 0},
+        {"fraction": 0.0},
+        {"fraction": 1.1},
+        {"weight": -1.0},
+        {"ramp_steps": -1},
+        {"every": -3},
+        {"schedule_steps": -1},
+    ],
 )
 def test_bad_settings_are_errors_that_name_the_segment(bad):
     with pytest.raises(ValueError, match=r"Segment noise_to_noisy: .*expected every >= 1, 0 < fraction <= 1"):

@@ -14,7 +14,7 @@ from decm.objectives.base import Segment
 from decm.training.callbacks.ema_snapshots import DTYPES
 from decm.training.callbacks.trajectories import Trajectory
 
-FLOAT, ROWS, STEPS = 4, 512, 5  # bytes; rows and steps (spread over the run) that costs are counted on
+FLOAT, ROWS, STEPS = 4, 512, 50  # bytes; rows and steps (spread over the run) that costs are counted on
 H100 = 989e12 * 0.4  # floating-point operations a second: the dense bfloat16 peak, of which 40% is assumed
 NETWORK_TEACHERS = ("auto", "checkpoint", "weights")
 GB = 1e9
@@ -35,38 +35,45 @@ class CountingField:
         return torch.zeros_like(x)
 
 
-def field_cost(trajectory: Trajectory, t: Tensor, step: int, has_teacher: bool, field: CountingField) -> int:
-    """Rows of the teacher for a segment at anchor times t [ROWS], the velocity at the anchor left out."""
+def costs(
+    trajectory: Trajectory, t: Tensor, step: int, known: bool, field: CountingField, once: tuple[int, int]
+) -> tuple[int, int]:
+    """Forwards of (teacher, student) for a segment at anchor times t [ROWS], the velocity at the anchor left out.
+
+    `known` says that the velocity is, everywhere on the path; `once` is the student's cost of a row without and with
+    tangents.
+    """
     x, y = torch.zeros(ROWS, 1, 1, 1), torch.zeros(ROWS, dtype=torch.int64)
     start, end = trajectory.ends(t, torch.arange(ROWS), step, 0)
-    known = torch.zeros_like(x) if not has_teacher or torch.equal(start, t) else None
-    segment, before = Segment(x, start, end, y, v=known), field.rows
+    v = torch.zeros_like(x) if known or torch.equal(start, t) else None
+    looked = CountingField(1, 0, 1)
+
+    def student(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+        return looked(x, t, y)
+
+    segment = Segment(x, start, end, y, trajectory.ramp(step), v, student, student)
+    before = field.rows
     rows = trajectory.objective.ask(segment, field)
     trajectory.objective.aim(segment, x, None if rows.tangents is None else x, field)
-    return field.rows - before
-
-
-def student_cost(cfg: DictConfig, student: nn.Module, trajectory: Trajectory) -> int:
-    """Forward-equivalents of the student for one row of a segment."""
-    t, x, y = torch.full((1,), 0.5), torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.int64)
-    rows = trajectory.objective.ask(Segment(x, t, t, y, v=x), lambda x, t, y: x)
-    once = FORWARD_BACKWARD if rows.tangents is None else dual_equivalents(cfg.jvp, student)
-    return once + cfg.trainer.activation_checkpointing
+    return field.rows - before, ROWS * once[rows.tangents is not None] + looked.rows
 
 
 def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
     """Forwards of student and teacher in a whole run, in expectation over its times; results.json counts them."""
-    g, share = cfg.teacher.guidance, float(cfg.teacher.kind in NETWORK_TEACHERS) / ROWS
+    g, share = cfg.teacher.guidance, float(cfg.teacher.kind in NETWORK_TEACHERS)
     field = CountingField(g.scale, g.low, g.high)
     t = (torch.arange(ROWS) + 0.5) / ROWS
     t = instantiate(cfg.times)(t) if cfg.times else t
     field(t, t, t)
-    total = cfg.max_steps * cfg.batch_size * field.rows * share
+    total = cfg.max_steps * cfg.batch_size * field.rows * share / ROWS
+    again = cfg.trainer.activation_checkpointing
+    once = (FORWARD_BACKWARD + again, dual_equivalents(cfg.jvp, student) + again)
     for trajectory in build_trajectories(cfg):
         at = [cfg.max_steps * k // STEPS for k in range(STEPS)]
-        teacher = sum(field_cost(trajectory, t, step, cfg.teacher.kind != "none", field) for step in at) / STEPS
+        counted = [costs(trajectory, t, step, cfg.teacher.kind == "none", field, once) for step in at]
+        per_row = sum(share * teacher + own for teacher, own in counted) / STEPS / ROWS
         rows = -(-cfg.max_steps // trajectory.every) * max(1, round(cfg.batch_size * trajectory.fraction))
-        total += rows * (student_cost(cfg, student, trajectory) + teacher * share)
+        total += rows * per_row
     return total
 
 

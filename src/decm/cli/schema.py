@@ -10,12 +10,8 @@ from decm.cli.schema_checkpoints import Consolidate, Sample
 from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_machine import Faults, Guard, Logger, Trainer
+from decm.cli.schema_objectives import OBJECTIVES, SEGMENTS, Target
 from decm.cli.schema_reference import ImageStatistics, Reference
-
-
-@dataclass
-class Target:
-    _target_: str = MISSING
 
 
 @dataclass
@@ -62,52 +58,6 @@ class Mixture(Target):
     components: int = MISSING
     size: float = MISSING
     sigma: float = MISSING
-
-
-@dataclass
-class FlowMatching(Target):
-    cosine: float = MISSING
-
-
-@dataclass
-class Consistency(Target):
-    form: str = MISSING
-    power: float = MISSING
-
-
-@dataclass
-class NoiseToNoisy(Target):
-    end: float = MISSING
-    start: float = MISSING
-    clamp: float | None = MISSING
-
-
-@dataclass
-class MeanFlow(Target):
-    power: float = MISSING
-    c: float = MISSING
-
-
-@dataclass
-class Segment(Target):
-    name: str = MISSING
-    objective: Any = MISSING
-    weight: float = MISSING
-    every: int = MISSING
-    fraction: float = MISSING
-    ramp_steps: int = MISSING
-
-
-@dataclass
-class FromNoise(Segment):
-    r_max: float = MISSING
-    decay_steps: int = MISSING
-    spread: bool = MISSING
-
-
-@dataclass
-class AnyLater(Segment):
-    boundary: float = MISSING
 
 
 @dataclass
@@ -206,11 +156,8 @@ def register() -> None:
     groups: dict[str, dict[str, type]] = {
         "network": {"dit": Dit, "mlp": Perceptron},
         "data": {"digits": Digits, "folder": Folder, "mixture": Mixture, **DATA},
-        "objective": {
-            "flow_matching": FlowMatching, "consistency": Consistency, "noise_to_noisy": NoiseToNoisy,
-            "mean_flow": MeanFlow,
-        },
-        "segment": {"segment": Segment, "from_noise": FromNoise, "any_later": AnyLater},
+        "objective": OBJECTIVES,
+        "segment": SEGMENTS,
         "schedule": SCHEDULES,
         "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
     }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from decm.flow.derivative import Tangents
+from decm.flow.derivative import Network, Tangents
 from decm.flow.path import interpolate
 from decm.flow.velocity import Field
 
@@ -30,9 +30,18 @@ class Aim(NamedTuple):
     tangent: Tensor  # [b, ...]
 
 
+def missing_network(*args: Tensor) -> Tensor:
+    """What a segment has in place of a student that it was not given."""
+    raise AssertionError("This law looks at the student, which the segment was not given.")
+
+
 @dataclass
 class Segment:
-    """The rows of a planned law: states x at times `start`, to be carried to times `end`."""
+    """The rows of a planned law: states x at times `start`, to be carried to times `end`.
+
+    `ramp` is how far the law's own schedule has come, 0 to 1. `student` and `average` are the student as it is and its
+    EMA, as F(x, t, s, y) without gradient: for discrete laws, whose target lies in them.
+    """
 
     x: Tensor  # [b, ...]
     start: Tensor  # [b]
@@ -40,6 +49,8 @@ class Segment:
     y: Tensor  # [b]
     ramp: float = 1.0
     v: Tensor | None = None  # the field at (x, start) if it is known already
+    student: Network = missing_network
+    average: Network = missing_network
 
     def velocity(self, field: Field) -> Tensor:
         """v(x, start), evaluated at most once, and only if an objective asks for it."""
@@ -47,9 +58,19 @@ class Segment:
             self.v = field(self.x, self.start, self.y)
         return self.v
 
+    def along_the_flow(self, v: Tensor) -> Rows:
+        """Rows for F(x, start, end) with dF along (v, 1, 0): how F changes where (x, start) moves with the flow."""
+        one = torch.ones_like(self.start)
+        return Rows(self.x, self.start, self.end, self.y, (v, one, torch.zeros_like(one)))
+
 
 class Objective(Protocol):
-    """A law on a segment. It never calls the student: all planned segments share one call."""
+    """A law on a segment. It never calls the student with gradient: all planned segments share one call.
+
+    One with parameters of its own is an nn.Module too; one with a schedule sets `scheduled = True` and reads
+    `segment.ramp`; a discrete one states the `order` in its step size at which target and prediction meet at the exact
+    flow, and its `step(ramp)`.
+    """
 
     def ask(self, segment: Segment, field: Field) -> Rows:
         """The rows at which the student is needed, with tangents or without."""
@@ -79,7 +100,7 @@ class SubTrajectory:
     count: int
     rows: Tensor | None = None
     weight: float = 1.0
-    ramp: float = 1.0
+    ramp: float = 1.0  # of the law's own schedule
 
 
 @dataclass

@@ -31,8 +31,7 @@ class Consistency:
             raise ValueError(f"form={self.form!r} of the consistency loss is unknown; expected {', '.join(FORMS)}.")
 
     def ask(self, segment: Segment, field: Field) -> Rows:
-        v, t = segment.velocity(field), segment.start
-        return Rows(segment.x, t, segment.end, segment.y, (v, torch.ones_like(t), torch.zeros_like(t)))
+        return segment.along_the_flow(segment.velocity(field))
 
     def aim(self, segment: Segment, F: Tensor, dF: Tensor | None, field: Field) -> Aim:
         assert dF is not None

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from decm.flow.path import expand, mean_square
@@ -21,8 +20,7 @@ class MeanFlow:
     c: float = 1e-3
 
     def ask(self, segment: Segment, field: Field) -> Rows:
-        v, t = segment.velocity(field), segment.start
-        return Rows(segment.x, t, segment.end, segment.y, (v, torch.ones_like(t), torch.zeros_like(t)))
+        return segment.along_the_flow(segment.velocity(field))
 
     def aim(self, segment: Segment, F: Tensor, dF: Tensor | None, field: Field) -> Aim:
         assert dF is not None

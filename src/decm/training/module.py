@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from decm.flow.velocity import Field, GuidedVelocity
 from decm.networks.regions import regions
 from decm.objectives.base import Batch, Rows
 from decm.training.sharding import Sharding, gathered, shard, skeleton
-from decm.training.student_call import call_student
+from decm.training.student_call import Frozen, call_student
 
 TEACHER = "teacher."
 
@@ -77,6 +78,7 @@ class DistillationModule(LightningModule):
             self.teacher.eval().requires_grad_(False)
         self.has_teacher = teacher is not None
         self.recipe = recipe
+        self.laws = nn.ModuleDict()  # objectives with parameters of their own, by segment
         self.student_map = FlowMap(student, recipe.jvp)
         self.skeletons: dict[str, nn.Module] = {}  # of the sharded networks that are sampled in the end
         self.guarded, self.skipped = False, False  # whether a Guard acts on bad numbers; whether it skipped this step
@@ -148,6 +150,9 @@ class DistillationModule(LightningModule):
         else:
             v = conditional_velocity(batch.x, batch.z)
         segments = [batch.segment(sub, v, shared_everywhere=not self.has_teacher) for sub in batch.plan]
+        student, average = Frozen(self.student), Frozen(self.ema)
+        for segment in segments:
+            segment.student, segment.average = student, average
         asked = [sub.objective.ask(segment, self.field) for sub, segment in zip(batch.plan, segments, strict=True)]
         values = call_student(self.student_map, asked, self.recipe.fused)
         if not values:  # no row of what is due lies in this micro-batch
@@ -163,7 +168,8 @@ class DistillationModule(LightningModule):
             figures[f"loss/{sub.name}"] = loss.detach()
             figures[f"tangent/{sub.name}"] = root_mean_square(aim.tangent).sum() * share / sub.count
             total = total + sub.weight * loss
-        self._report(batch, figures | {"total": total.detach()}, self._cost(asked), batch_idx)
+        cost = self._cost(asked) + student.rows + average.rows
+        self._report(batch, figures | {"total": total.detach()}, cost, batch_idx)
         return total
 
     def _report(self, batch: Batch, figures: dict[str, Tensor], cost: int, batch_idx: int) -> Tensor:
@@ -220,7 +226,7 @@ class DistillationModule(LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.recipe.optimizer(self.student.parameters())
+        optimizer = self.recipe.optimizer(chain(self.student.parameters(), self.laws.parameters()))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.recipe.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

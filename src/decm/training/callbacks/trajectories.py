@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from decm.flow.randomness import uniform
 from decm.flow.times import linear_decay, linear_ramp
@@ -21,21 +21,28 @@ def chosen_rows(index: Tensor, global_batch: int, count: int) -> Tensor:
 class Trajectory(Callback):
     """Plans one segment named `name`, every `every` optimizer steps, on a `fraction` of the rows.
 
-    Its loss has `weight`, times a linear ramp over `ramp_steps` steps. Everything is keyed on `trainer.global_step`
-    and on the samples' indices, so that micro-batches, ranks and resumed runs plan the same.
+    Its loss has `weight`, times a linear ramp over `ramp_steps` steps; an objective with a schedule of its own (a
+    warm-up, a curriculum) is told how far it has come in `schedule_steps`, from 0 to 1. Everything is keyed on
+    `trainer.global_step` and on the samples' indices, so that micro-batches, ranks and resumed runs plan the same.
     """
 
     def __init__(
         self, name: str, objective: Objective, weight: float = 1.0, every: int = 1, fraction: float = 1.0,
-        ramp_steps: int = 0,
+        ramp_steps: int = 0, schedule_steps: int = 0,
     ) -> None:  # fmt: skip
-        if every < 1 or not 0 < fraction <= 1 or weight < 0 or ramp_steps < 0:
+        if every < 1 or not 0 < fraction <= 1 or weight < 0 or min(ramp_steps, schedule_steps) < 0:
             raise ValueError(
-                f"Segment {name}: every={every}, fraction={fraction}, weight={weight}, ramp_steps={ramp_steps}; "
-                "expected every >= 1, 0 < fraction <= 1, weight >= 0, ramp_steps >= 0."
+                f"Segment {name}: every={every}, fraction={fraction}, weight={weight}, ramp_steps={ramp_steps}, "
+                f"schedule_steps={schedule_steps}; "
+                "expected every >= 1, 0 < fraction <= 1, weight >= 0, ramp_steps >= 0, schedule_steps >= 0."
+            )
+        if schedule_steps and not getattr(objective, "scheduled", False):
+            raise ValueError(
+                f"Segment {name}: schedule_steps={schedule_steps} has no effect on {type(objective).__name__}, which "
+                "has no schedule of its own; expected 0 (ramp_steps is that of the weight)."
             )
         self.name, self.objective, self.weight = name, objective, weight
-        self.every, self.fraction, self.ramp_steps = every, fraction, ramp_steps
+        self.every, self.fraction, self.ramp_steps, self.schedule_steps = every, fraction, ramp_steps, schedule_steps
 
     @property
     def state_key(self) -> str:
@@ -44,6 +51,21 @@ class Trajectory(Callback):
     def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
         """(start [b], end [b]) of the segments at anchor times t [b] of samples index [b]."""
         raise NotImplementedError
+
+    def ramp(self, step: int) -> float:
+        """How far the objective's own schedule has come at an optimizer step, 0 to 1."""
+        return linear_ramp(step, self.schedule_steps)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Parameters of the objective itself are trained and saved with the student."""
+        if not isinstance(self.objective, nn.Module) or not any(True for _ in self.objective.parameters()):
+            return
+        if isinstance(trainer.strategy, ShardedStrategy):
+            raise ValueError(
+                f"Segment {self.name}: the parameters of {type(self.objective).__name__} itself are not sharded under "
+                "trainer=fsdp. Choose trainer=ddp, or a setting without them (sCM: adaptive=false)."
+            )
+        pl_module.laws[self.name] = self.objective  # type: ignore[assignment, index, operator]
 
     def plan(self, batch: Batch, step: int, seed: int, global_batch: int) -> SubTrajectory | None:
         """The segment of this step, or None; None too where no row of this micro-batch is chosen."""
@@ -56,8 +78,8 @@ class Trajectory(Callback):
             return None
         pick = slice(None) if rows is None else rows
         start, end = self.ends(batch.t[pick], batch.index[pick], step, seed)
-        ramp = linear_ramp(step, self.ramp_steps)
-        return SubTrajectory(self.name, self.objective, start, end, count, rows, self.weight * ramp, ramp)
+        weight = self.weight * linear_ramp(step, self.ramp_steps)
+        return SubTrajectory(self.name, self.objective, start, end, count, rows, weight, self.ramp(step))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sharded networks are called by all ranks together: each must have a row in each micro-batch."""
@@ -124,3 +146,19 @@ class AnyLater(Trajectory):
         u = uniform(seed, f"{self.name}/end", index).to(t)
         u = (u - self.boundary).clamp(min=0) / (1 - self.boundary)
         return t, t + (1 - t) * u
+
+
+class Dyadic(Trajectory):
+    """k d -> (k + 1) d around t, with d = 1, 1/2, ..., 2^-(levels - 1) equally often (arXiv:2410.12557 Sec. 3.2)."""
+
+    def __init__(self, levels: int = 7, **segment: Any) -> None:
+        super().__init__(**segment)
+        if not 1 <= levels <= 20:
+            raise ValueError(f"levels={levels}; expected 1 to 20 lengths of the step, from 1 down by halves.")
+        self.levels = levels
+
+    def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
+        level = (uniform(seed, f"{self.name}/level", index).to(t) * self.levels).floor()
+        d = torch.exp2(-level)
+        start = (t / d).floor() * d
+        return start, start + d
