@@ -8,7 +8,7 @@ from decm.cli.dry_run import forward_equivalents
 from decm.cli.launch import is_first
 
 
-def apply_budget(cfg: DictConfig) -> None:
+def apply_budget(cfg: DictConfig, say: bool = True) -> None:
     """Set max_steps to the most steps whose forward-equivalents, student and teacher, stay within `budget`, if there
     is one; schedules that follow max_steps see it. Raises ValueError where the budget does not pay one step.
     """
@@ -33,5 +33,5 @@ def apply_budget(cfg: DictConfig) -> None:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle) <= cfg.budget else (low, middle)
     cfg.max_steps = low
-    if is_first():
+    if say and is_first():
         print(f"budget {cfg.budget:.4g} forward-equivalents: {low:,} steps", flush=True)
