@@ -22,18 +22,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from comparing.choices import beaten, choose, failures, protocol, sentences, told
+from comparing.choices import choose, failures, protocol, sentences, told
 from comparing.jobs import Pool, failure, result
 from comparing.plan import Job, read_plan, run_jobs, settings, tune_jobs
-from comparing.rows import Run, curve, read_run, summary, teacher_row
+from comparing.rows import Run, read_run, summary
 from comparing.samplers import Scores, best, parts, sampler_table, score_samplers
-from comparing.writing import table, write
+from comparing.writing import described, write
 
 from decm.cli.locks import locked
 
 STAGES = ("tune", "samplers", "run", "table")
 ROOT = Path(__file__).resolve().parents[1]
-CURVES = ("fd/1", "fd/4")
 
 
 class Comparison:
@@ -142,23 +141,13 @@ class Comparison:
         self.write(rows, runs)
 
     def write(self, rows: list[dict[str, Any]], runs: dict[str, dict[int, Run]]) -> None:
-        first = next(iter(next(iter(runs.values())).values()))
-        teacher = teacher_row(first)
-        rows = [*([teacher] if teacher else []), *rows]
-        document = {
-            "command": self.args.command or f"python benchmarks/compare.py benchmarks/compare/{self.args.plan.name}",
-            "experiment": self.plan.experiment, "metric": first.results["metric"],
-            "reference": first.results["reference"], "num_samples": first.results["num_samples"],
-            "floor": first.results["floor"], "budget": self.plan.budget,
-            "tuning": {**asdict(self.plan.tuning), "what": protocol(self.plan)}, "rows": rows,
-            "curves": {name: {metric: curve(found, metric) for metric in CURVES} for name, found in runs.items()},
-        }  # fmt: skip
-        against = beaten(self.plan, runs)
-        document["paired"] = against
-        notes = [*sentences(self.plan, against), *failures(rows)]
-        out = self.args.out / self.plan.out
-        write(out, document, notes)
-        print("\n".join(["", table(rows, first.results["metric"]), "", *notes, f"{out}.md, .csv, .json, .png, .svg"]))
+        plan = self.plan
+        command = self.args.command or f"python benchmarks/compare.py benchmarks/compare/{self.args.plan.name}"
+        titles = {name: method.title or name for name, method in plan.methods.items()}
+        tuning = {**asdict(plan.tuning), "what": protocol(plan)}
+        document = described(command, rows, runs, plan.reference, budget=plan.budget, tuning=tuning)
+        notes = [*sentences(document["paired"], titles), *failures(rows)]
+        write(self.args.out / plan.out, document, notes)
 
 
 def main() -> None:

@@ -45,33 +45,34 @@ def protocol(plan: Plan) -> str:
     )
 
 
-def beaten(plan: Plan, runs: dict[str, dict[int, Run]]) -> list[dict[str, Any]]:
-    """Each method's paired difference to the reference method, by NFE."""
-    if plan.reference not in runs:
+def beaten(reference: str, runs: dict[str, dict[int, Run]]) -> list[dict[str, Any]]:
+    """Each row's paired difference to the reference row, by NFE."""
+    if reference not in runs:
         return []
-    own = runs[plan.reference]
+    own = runs[reference]
     nfes = list(next(iter(own.values())).results["student"])
     return [
-        {"name": name, "minus": plan.reference, "nfe": {nfe: paired(found, own, nfe) for nfe in nfes}}
+        {"name": name, "minus": reference, "nfe": {nfe: paired(found, own, nfe) for nfe in nfes}}
         for name, found in runs.items()
-        if name != plan.reference and set(found) & set(own)
+        if name != reference and set(found) & set(own)
     ]
 
 
-def sentences(plan: Plan, against: list[dict[str, Any]]) -> list[str]:
-    """Where a method beats the reference method."""
-    titles = {name: method.title or name for name, method in plan.methods.items()}
+def sentences(against: list[dict[str, Any]], titles: dict[str, str]) -> list[str]:
+    """Where a row beats the reference row, by the differences of `beaten`."""
     found = []
     for entry in against:
+        better, reference = (titles.get(entry[key], entry[key]) for key in ("name", "minus"))
         for nfe, gap in entry["nfe"].items():
             if gap["mean"] < 0:
                 sure = "beyond" if -gap["mean"] > 2 * gap["sem"] and len(gap["seeds"]) > 1 else "not beyond"
-                seeds = ", ".join(map(str, gap["seeds"]))
                 found.append(
-                    f"{titles[entry['name']]} beats {titles[entry['minus']]} at NFE {nfe}: {gap['mean']:+.4f} ± "
-                    f"{gap['sem']:.4f}, paired over seeds {seeds}; {sure} two standard errors."
+                    f"{better} beats {reference} at NFE {nfe}: {gap['mean']:+.4f} ± {gap['sem']:.4f}, paired over "
+                    f"seeds {', '.join(map(str, gap['seeds']))}; {sure} two standard errors."
                 )
-    return found or ([f"No method beats {titles[plan.reference]} at any NFE."] if against else [])
+    if against and not found:
+        found = [f"Nothing beats {titles.get(against[0]['minus'], against[0]['minus'])} at any NFE."]
+    return found
 
 
 def failures(rows: list[dict[str, Any]]) -> list[str]:

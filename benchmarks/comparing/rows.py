@@ -109,7 +109,7 @@ def logged(run: Run, metric: str) -> dict[int, float]:
 
 def curve(runs: dict[int, Run], metric: str) -> list[dict[str, float]]:
     """A metric of the loop against the cost up to there, over seeds; the cost rises evenly with the steps."""
-    by_seed = [logged(run, metric) for run in runs.values()]
+    by_seed = [logged(run, metric) for run in runs.values()]  # empty where nothing was taken
     first = next(iter(runs.values()))
     steps = sorted(set.intersection(*map(set, by_seed)))
     return [

@@ -6,21 +6,38 @@ import time
 from pathlib import Path
 from typing import Any
 
+from comparing.choices import beaten
 from comparing.figure import draw
-from comparing.rows import Row
+from comparing.rows import Row, Run, curve, teacher_row
 from decm.report.table import TITLES
 
+CURVES = ("fd/1", "fd/4")  # against the cost, where they were taken in the loop
 DIGITS = {"frechet_distance": 3, "sliced_wasserstein": 4}  # of the metric
 
 
+def described(
+    command: str, rows: list[Row], runs: dict[str, dict[int, Run]], reference: str, **more: Any
+) -> dict[str, Any]:  # fmt: skip
+    """The document of rows and of the runs behind them, with the teacher as the first row."""
+    first = next(iter(next(iter(runs.values())).values()))
+    teacher, evaluation = teacher_row(first), first.config["evaluation"]
+    curves = {name: {metric: curve(found, metric) for metric in CURVES} for name, found in runs.items()}
+    return {
+        "command": command, "date": time.strftime("%Y-%m-%d"), "experiment": first.config["name"],
+        **{key: first.results[key] for key in ("metric", "reference", "num_samples", "floor")}, **more,
+        "rows": [*([teacher] if teacher else []), *rows], "paired": beaten(reference, runs),
+        "loop_num_samples": evaluation["every_num_samples"], "curves": curves,
+    }  # fmt: skip
+
+
 def write(out: Path, document: dict[str, Any], notes: list[str]) -> None:
-    """`out`.json, .md, .csv, .png and .svg of a document with `rows` (and `curves`), and notes beneath its table."""
+    """`out`.json, .md, .csv, .png and .svg of a document, with notes beneath its table, which is shown."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    document = {"command": document.pop("command", ""), "date": time.strftime("%Y-%m-%d"), **document}
     out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
     out.with_suffix(".md").write_text(markdown(document, notes))
     write_csv(out.with_suffix(".csv"), document["rows"])
     draw(out, document)
+    print("\n".join(["", table(document["rows"], document["metric"]), "", *notes, f"{out}.md .csv .json .png .svg"]))
 
 
 def measured(rows: list[Row], key: str = "nfe") -> list[str]:
