@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint dashboard sync bars-digits ablation soak bench bench-gpu lock clean
+.PHONY: help setup train test lint dashboard sync bars-digits ablation compare soak bench bench-gpu lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,19 +43,26 @@ sync: $(STAMP)  ## upload every offline W&B run below runs/ (needs wandb login)
 	@find runs -maxdepth 6 -type d -name 'offline-run-*' -exec .venv/bin/wandb sync {} +
 
 SWEEP := runs/decm_digits/multirun
+ROW   := hydra.runtime.choices.objective
+TODAY := $(shell date +%F)
 
-bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits.json, against the bars (15 minutes)
-	$(DECM) train -m experiment=decm_digits seed=0,1,2 hydra.sweep.dir=$(SWEEP)/bars
-	.venv/bin/python benchmarks/results.py $(SWEEP)/bars --out docs/results/digits.json --command "make bars-digits" \
+bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits.*, against the bars (15 minutes)
+	$(DECM) train -m experiment=decm_digits seed=0,1,2 \
+	  hydra.sweep.dir=$(SWEEP)/bars 'hydra.sweep.subdir=$${$(ROW)}/$${seed}'
+	.venv/bin/python benchmarks/results.py $(SWEEP)/bars --out docs/results/digits --command "make bars-digits" \
 	  --bars 1.15,1.15,1.0,1.1 --accuracy 0.98
 
-ablation: bars-digits  ## the paper's rows on digits, seeds 0, 1, 2, into docs/results/ablation.json (an hour)
-	$(DECM) train -m experiment=decm_digits logger=csv objective=fm_cd,fm_n2n,fm,cd seed=0,1,2 \
-	  hydra.sweep.dir=$(SWEEP)/ablation
-	$(DECM) train -m experiment=decm_digits logger=csv objective=cd,decm seed=0,1,2 \
-	  segment.consistency.objective.form=facm hydra.sweep.dir=$(SWEEP)/facm
-	.venv/bin/python benchmarks/results.py $(SWEEP)/bars $(SWEEP)/ablation $(SWEEP)/facm --out docs/results/ablation.json --command "make ablation" \
+ablation: $(STAMP)  ## the paper's rows on digits, seeds 0, 1, 2, into docs/results/ablation.* (an hour)
+	$(DECM) train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2 \
+	  logger.group=ablation/$(TODAY) hydra.sweep.dir=$(SWEEP)/ablation 'hydra.sweep.subdir=$${$(ROW)}/$${seed}'
+	$(DECM) train -m experiment=decm_digits objective=cd,decm seed=0,1,2 segment.consistency.objective.form=facm \
+	  logger.group=ablation/$(TODAY) hydra.sweep.dir=$(SWEEP)/ablation 'hydra.sweep.subdir=$${$(ROW)}_facm/$${seed}'
+	.venv/bin/python benchmarks/results.py $(SWEEP)/ablation --out docs/results/ablation --command "make ablation" \
 	  --ordering
+
+compare: $(STAMP)  ## every method at the same cost, tuned alike, digits and 2-D, into docs/results/compare*.* (hours; starts again where it was)
+	.venv/bin/python benchmarks/compare.py benchmarks/compare/digits.yaml --command "make compare" $(ARGS)
+	.venv/bin/python benchmarks/compare.py benchmarks/compare/twod.yaml --command "make compare" $(ARGS)
 
 bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, into docs/results/step_cpu.json (ten minutes of one core)
 	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/step.py --set cpu --out docs/results/step_cpu.json

@@ -13,8 +13,8 @@ from decm.training.durable import write_text
 
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
-# What two runs with the same settings may differ in; folders may move.
-NOT_SETTINGS = ("resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check")
+# What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
+NOT_SETTINGS = ("budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check")
 # Of the trainer, what says where and how a run is done rather than what: it may go on with another number of devices.
 NOT_SETTINGS_OF_TRAINER = (
     "accelerator", "devices", "num_nodes", "strategy", "threads", "compile", "reshard", "checkpoint_every", "log_every",

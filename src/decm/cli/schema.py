@@ -117,6 +117,7 @@ class Train:
     seed: int = MISSING
     distill: bool = MISSING
     max_steps: int = MISSING
+    budget: float | None = None
     batch_size: int = MISSING
     accumulate: int = MISSING
     label_drop: float = MISSING

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from decm.cli.bench import Bench
+from decm.cli.budget import apply_budget
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
 from decm.cli.checks import check_settings, check_sweep
 from decm.cli.config import plain
@@ -35,8 +36,9 @@ def task(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    settings = plain(cfg)
     check_settings(cfg)
+    apply_budget(cfg)  # before the settings are plain: schedules follow max_steps
+    settings = plain(cfg)
     if cfg.dry_run:
         print("\n".join(describe(cfg)), flush=True)
         return None
