@@ -58,7 +58,7 @@ def test_every_network_option_is_a_network(network):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_objective_is_its_segments_under_any_experiment(experiment, objective):
     """The file lists the segments; nothing that an experiment chooses adds or removes one."""
-    listed = set(OmegaConf.load(CONF / "objective" / f"{objective}.yaml"))
+    listed = set(OmegaConf.load(CONF / "objective" / f"{objective}.yaml").objective)
     cfg = compose("train", [f"experiment={experiment}", f"objective={objective}"])
     assert set(cfg.objective) == listed
     assert {node.name for node in cfg.objective.values()} == listed
