@@ -67,8 +67,27 @@ def test_samplers_are_of_a_run_and_not_of_a_tuning():
     other = plain(settings([*overrides, "evaluation.samplers={2: euler}"]))
     slower = plain(settings([*overrides, "optimizer.lr=1e-5"]))
     assert identity(usual, tuned=True) == identity(other, tuned=True)
-    assert len({identity(found, tuned=False) for found in (usual, other, slower)}) == 3
+    assert identity(usual, tuned=False) != identity(other, tuned=False)
     assert identity(usual, tuned=True) != identity(slower, tuned=True)
+
+
+def test_a_folder_from_before_a_setting_was_added_is_still_the_job_s(tmp_path):
+    """A setting that its configuration has otherwise, or another objective, makes it another job's."""
+    plan = read_plan(written(tmp_path))
+    job = tune_jobs(plan, "decm", tmp_path, [])[0]
+    found = plain(settings(list(job.overrides)))
+    older = {**found, "trainer": {k: v for k, v in found["trainer"].items() if k != "clip_norm"}}
+    segments = {k: v for k, v in found["objective"].items() if k != "noise_to_noisy"}
+    for key, config, same in (
+        ("older", older, True), ("other", {**older, "label_drop": 0.5}, False),
+        ("fewer", {**older, "objective": segments}, False),
+    ):  # fmt: skip
+        folder = tmp_path / key / f"decm-3-0-{key}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        again = tune_jobs(plan, "decm", folder.parent, [])[0].folder
+        assert (again == folder) == same, key
+        assert same or again.name == job.folder.name
 
 
 def test_the_tuning_and_the_runs_have_their_budgets(tmp_path):
@@ -217,7 +236,8 @@ def test_rows_of_a_sweep_are_named_by_its_objectives(runs, tmp_path):
 
     answer = decm(
         "train", "-m", "experiment=smoke", *SMALL, "max_steps=2", "evaluation.every=0", "evaluation.preview_every=0",
-        "logger=csv", "trainer.log_every=1", "objective=fm_cd,fm", "seed=0,1", f"runs={runs}", f"hydra.sweep.dir={tmp_path}/sweep",
+        "logger=csv", "trainer.log_every=1", "objective=fm_cd,fm", "seed=0,1", f"runs={runs}",
+        f"hydra.sweep.dir={tmp_path}/sweep",
         "hydra.sweep.subdir=${hydra.runtime.choices.objective}/${seed}",
     )  # fmt: skip
     assert answer.code == 0, answer.said
