@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -114,13 +115,34 @@ def _job(plan: Plan, which: tuple[str, int, int], budget: float, folder: Path, m
         cfg = settings(overrides)
     except Exception as error:
         raise ValueError(f"{name}, candidate {candidate}: {error}") from error
-    key = identity(plain(cfg), tuned=seed == plan.tuning.seed)
-    return Job(name, seed, tuple(overrides), folder / f"{name}-{seed}-{candidate}-{key}", candidate, cfg.max_steps)
+    facts = identity(plain(cfg), tuned=seed == plan.tuning.seed)
+    own = _folder(folder, f"{name}-{seed}-{candidate}", facts)
+    return Job(name, seed, tuple(overrides), own, candidate, cfg.max_steps)
 
 
-def identity(found: dict[str, Any], tuned: bool) -> str:
-    """A hash of what a job does. The samplers of a tuning are left out: it is what they are chosen on."""
+def identity(found: dict[str, Any], tuned: bool) -> dict[str, Any]:
+    """What a job does, of its settings. The samplers of a tuning are left out: it is what they are chosen on."""
     facts = work(found)
     if tuned:
         facts["evaluation"] = {key: facts["evaluation"][key] for key in EVALUATIONS}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    return facts
+
+
+def _folder(root: Path, start: str, facts: dict[str, Any]) -> Path:
+    """The folder of these settings: the one that has them, but for settings that were added since, or a new one."""
+    tuned = set(facts["evaluation"]) == set(EVALUATIONS)
+    for path in sorted(root.glob(f"{start}-*/config.yaml")):
+        config = identity(yaml.safe_load(path.read_text()), tuned)
+        if config["objective"] == facts["objective"] and _agree(config, facts):
+            return path.parent
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    return root / f"{start}-{key}"
+
+
+def _agree(older: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Whether two configurations say the same, where both say something."""
+    return all(
+        _agree(value, facts[key]) if isinstance(value, dict) and isinstance(facts[key], dict) else value == facts[key]
+        for key, value in older.items()
+        if key in facts
+    )

@@ -81,7 +81,7 @@ def table(rows: list[Row], metric: str) -> str:
         [
             title(row), *line, number(row, "forward_equivalents", ".3g"), number(row, "steps", ",.0f"),
             number(row, "forward_equivalents_per_sample", ".1f"),
-            "; ".join(row.get("samplers", {}).get(nfe, "") for nfe in nfes),
+            "; ".join(row["samplers"].get(nfe, "") for nfe in nfes) if "samplers" in row else "",
         ]
         for row, line in zip(rows, values, strict=True)
     ]  # fmt: skip
