@@ -130,13 +130,6 @@ def test_a_sampler_that_cannot_take_the_steps(finished, cached, tmp_path):
     assert_one_sentence(train(cached, "evaluation.nfe=[3]", "evaluation.samplers={3: heun}"), "nfe=3 with heun")
 
 
-def test_a_sampler_whose_first_jump_nothing_trains(cached):
-    """As where a segment is taken out of an objective that names its samplers."""
-    jump = "evaluation.samplers={2: n2n_then_consistency}"
-    assert_one_sentence(train(cached, "objective=fm_cd", jump), "consistency, instantaneous trains", "samplers=null")
-    assert train(cached, "objective=mean_flow", jump, "dry_run=true").code == 0
-
-
 def test_a_model_that_is_missing(tmp_path):
     for verb in ("sample", "evaluate"):
         assert_one_sentence(decm(verb, f"checkpoint={tmp_path / 'none'}"), "none", "does not exist")

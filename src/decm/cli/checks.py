@@ -10,8 +10,6 @@ from decm.flow.derivative import ENGINES
 from decm.flow.solvers import check_steps, choose_sampler
 from decm.training.sharding import PRECISIONS
 
-FROM_NOISE = {"noise_to_noisy", "mean_flow", "shortcut"}  # segments that train f(z, 0, t) for t < 1
-
 
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that would otherwise be found wrong after the training, or never."""
@@ -30,7 +28,6 @@ def check_settings(cfg: DictConfig) -> None:
     if not cfg.distill and cfg.dry_run:
         raise ValueError("dry_run=true describes a distillation; with distill=false there is none.")
     check_evaluation(cfg)
-    _check_samplers(cfg)
 
 
 def check_sweep(cfg: DictConfig) -> None:
@@ -41,18 +38,6 @@ def check_sweep(cfg: DictConfig) -> None:
             f"A sweep (-m) runs its jobs in one process on one device; found trainer.strategy={t.strategy}, "
             f"trainer.devices={t.devices}. Start such jobs one by one, or sweep with trainer=cpu or trainer=gpu."
         )
-
-
-def _check_samplers(cfg: DictConfig) -> None:
-    """Raise ValueError for samplers, an objective's own or given ones, that begin with a jump that nothing trains."""
-    names = set(segment_names(cfg))
-    for nfe, name in (cfg.evaluation.samplers or {}).items():
-        if name == "n2n_then_consistency" and not names & FROM_NOISE:
-            raise ValueError(
-                f"evaluation.samplers: {nfe}: {name} begins with a jump from the noise to a time between, which none "
-                f"of the segments {', '.join(sorted(names))} trains. Choose another sampler, or none: "
-                "evaluation.samplers=null."
-            )
 
 
 def _check_trainer(cfg: DictConfig) -> None:
