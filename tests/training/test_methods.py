@@ -1,4 +1,4 @@
-"""Every method of conf/objective trains, with a guided teacher and from scratch; what is its own is trained and saved."""
+"""Every method of conf/objective trains, with a guided teacher and from scratch; its own parameters are saved."""
 
 import pytest
 import torch
