@@ -63,7 +63,7 @@ def end(config: DictConfig) -> None:
 
 def check_launch(config: DictConfig) -> None:
     """Raise ValueError where several processes would each run the sweep, or SLURM would not know how many it starts."""
-    if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         raise ValueError(
             "A sweep (-m) is started by one process, and torchrun or srun has started several. Start it without them; "
             "each job makes its own processes (trainer=ddp or fsdp), under SLURM with launcher=slurm."

@@ -7,6 +7,8 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_params_from_overrides
 from optuna.trial import FrozenTrial, TrialState
 
+from decm.cli.exits import JobError
+
 
 class TotalSweeper(OptunaSweeperImpl):
     """Job k is trial k of the study.
@@ -29,7 +31,12 @@ class TotalSweeper(OptunaSweeperImpl):
         seed = self.config.hydra.sweeper.sampler.get("seed")
         if seed is not None:
             self.sampler = instantiate(self.config.hydra.sweeper.sampler, seed=seed + self.job_idx)
-        super().sweep(arguments)
+        try:
+            super().sweep(arguments)
+        except ValueError as error:  # there is no best trial
+            if any(trial.state == TrialState.COMPLETE for trial in study.trials):
+                raise
+            raise JobError("No trial of the study is complete: all that began have failed.") from error
 
     def finish(self, study: optuna.Study, arguments: list[str]) -> None:
         """Do the trials that are still running; those that were killed before they had all their values have failed."""

@@ -10,9 +10,10 @@ import yaml
 
 from decm.cli.runs import RESULTS, metric_at
 
-SWEEP, OVERRIDES, TABLE, STUDY = "sweep.yaml", "overrides.yaml", "sweep.md", "study.db"
+SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
 NOT_TO_PASTE = ("sweep", "launcher", "resume", "debug")
 ENOUGH = 4  # jobs, below which nothing is said of what they depend on
+TREES = 64  # as in Hutter et al. 2014 and Optuna
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def report(folder: Path, nfe: int | None = None) -> str:
         keys = swept(jobs)
         lines += _table(finished, keys)
         lines += ["", f"Sorted by {what}; lower is better.", "", "The best, to paste:", ""]
-        lines += [f"    {paste(finished[0], keys)}", "", *_importances(folder, finished, value)]
+        lines += [f"    {paste(finished[0], keys)}", "", *_importances(finished, value)]
     else:
         lines.append("No job has results yet.")
     return "\n".join([*lines, *_unfinished(jobs, planned)]) + "\n"
@@ -127,69 +128,44 @@ def _unfinished(jobs: list[Job], planned: int) -> list[str]:
     return [f"Unfinished: {'; '.join(said)}. The same command with resume=auto goes on."]
 
 
-def _importances(folder: Path, jobs: list[Job], value: dict[str, float]) -> list[str]:
+def _importances(jobs: list[Job], value: dict[str, float]) -> list[str]:
     """A sentence on what the metric depends on."""
-    found = importances([(job.overrides, value[job.number]) for job in jobs], folder / STUDY)
+    found = importances([(job.overrides, value[job.number]) for job in jobs])
     if not found:
         return []
-    ranked = sorted(found.items(), key=lambda item: -item[1])
-    shares = ", ".join(f"{key} {share:.2f}" for key, share in ranked)
-    return [f"Importance (fANOVA, shares of the variance of {len(jobs)} jobs): {shares}.", ""]
+    shares = ", ".join(f"{key} {share:.2f}" for key, share in sorted(found.items(), key=lambda item: -item[1]))
+    return [f"Importance (functional ANOVA of a random forest over {len(jobs)} jobs, main effects): {shares}.", ""]
 
 
-def importances(trials: list[tuple[dict[str, str], float]], study: Path | None = None) -> dict[str, float]:
-    """{setting: share of the metric's variance} by fANOVA (Hutter et al. 2014), in the scales that `study` knows.
+def importances(trials: list[tuple[dict[str, str], float]]) -> dict[str, float]:
+    """{setting: its share of the main effects}, Var_j E[metric | setting j] under a random forest (Hutter et al. 2014).
 
-    {} where nothing can be said: too few jobs, equal figures, one setting alone, or Optuna is not installed.
+    Expectation and variance are over the values that were tried, so that a number drawn on a logarithmic scale counts
+    on that scale. {} where nothing can be said: too few jobs, equal figures, one setting alone. Optuna's own
+    evaluator (2.10, which hydra-optuna-sweeper pins) fails under NumPy 2.
     """
-    keys = _numbered(trials)
-    if len(trials) < ENOUGH or len(keys) < 2 or len({value for _, value in trials}) == 1:
-        return {}
-    try:
-        import optuna
-    except ModuleNotFoundError:
-        return {}
-    scales = _scales(study) if study is not None and study.is_file() else {}
-    space = {key: scales.get(key) or _distribution(values) for key, values in keys.items()}
-    made = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for k, (_, value) in enumerate(trials):
-        parameters = {key: _typed(values)[k] for key, values in keys.items()}
-        made.add_trial(optuna.trial.create_trial(params=parameters, distributions=space, value=value))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return dict(optuna.importance.get_param_importances(made, evaluator=evaluator))
-
-
-def _numbered(trials: list[tuple[dict[str, str], float]]) -> dict[str, list[str]]:
-    """{setting: its values, trial by trial} of the settings that the trials differ in."""
     keys = dict.fromkeys(key for overrides, _ in trials for key in overrides)
-    values = {key: [overrides.get(key, "") for overrides, _ in trials] for key in keys}
-    return {key: found for key, found in values.items() if len(set(found)) > 1}
+    columns = {key: _numbers([overrides.get(key, "") for overrides, _ in trials]) for key in keys}
+    columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
+    if len(trials) < ENOUGH or len(columns) < 2 or len({value for _, value in trials}) == 1:
+        return {}
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+
+    points = np.stack([np.array(column) for column in columns.values()], axis=1)
+    forest = RandomForestRegressor(TREES, random_state=0).fit(points, [value for _, value in trials])
+    effects = []
+    for j in range(len(columns)):
+        grid = np.repeat(points[None], len(points), axis=0)  # [value of setting j, trial, setting]
+        grid[:, :, j] = points[:, j, None]
+        effects.append(forest.predict(grid.reshape(-1, len(columns))).reshape(grid.shape[:2]).mean(1).var())
+    total = sum(effects)
+    return {key: float(effect / total) for key, effect in zip(columns, effects, strict=True)} if total else {}
 
 
-def _typed(values: list[str]) -> list[float] | list[str]:
-    """Numbers where all are."""
+def _numbers(values: list[str]) -> list[float]:
+    """The values as numbers, those of which one is none by the order in which they came."""
     try:
         return [float(value) for value in values]
     except ValueError:
-        return values
-
-
-def _distribution(values: list[str]) -> Any:
-    """Uniform over the range of numbers, a choice among names."""
-    from optuna.distributions import CategoricalDistribution, UniformDistribution
-
-    typed = _typed(values)
-    if isinstance(typed[0], float):
-        return UniformDistribution(min(typed), max(typed))
-    return CategoricalDistribution(list(dict.fromkeys(typed)))
-
-
-def _scales(path: Path) -> dict[str, Any]:
-    """{setting: its distribution} of the numbers of a study in SQLite, where some are logarithmic."""
-    import optuna
-
-    storage = f"sqlite:///{path}"
-    (summary,) = optuna.get_all_study_summaries(storage)
-    trials = optuna.load_study(summary.study_name, storage).trials
-    last = next((trial.distributions for trial in reversed(trials) if trial.params), {})
-    return {key: value for key, value in last.items() if hasattr(value, "low")}
+        return [float(list(dict.fromkeys(values)).index(value)) for value in values]

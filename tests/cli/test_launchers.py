@@ -1,0 +1,180 @@
+"""Sweeps over real processes: joblib, submitit on this machine, SLURM's tasks; jobs of two processes; one W&B run each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import slurm
+from commands import TINY, command, environment, metrics, results, train
+from resuming import processes, wait_for
+
+pytestmark = pytest.mark.slow
+FAST = ["max_steps=2", "evaluation.nfe=[1]"]
+OFFLINE = ["logger=wandb", "logger.mode=offline"]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.threads=1"]
+LONG = ["max_steps=60", "trainer.checkpoint_every=1000"]
+
+
+@pytest.fixture(autouse=True)
+def children(monkeypatch):
+    """What processes that are started from this one need."""
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, environment()[name])
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+
+
+@pytest.fixture
+def alone(runs):
+    """{seed: figures} of the same jobs, one after the other in this process."""
+    answer = train(runs, "-m", "seed=0,1", *FAST, f"hydra.sweep.dir={runs / 'alone'}")
+    assert answer.code == 0, answer.said
+    return figures(runs / "alone")
+
+
+def figures(folder):
+    return {found["seed"]: found["student"] for found in (results(folder / str(number)) for number in (0, 1))}
+
+
+def wandb_runs(folder):
+    """[(W&B id, group)] of a job, read with W&B's own tool; an id may come twice where a job went on."""
+    found = []
+    for run in (folder / "wandb").glob("offline-run-*"):
+        tool = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+        lines = subprocess.run(tool, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+        (record,) = [line["run"] for line in map(json.loads, lines) if line["type"] == "run"]
+        found.append((record["run_id"], record["run_group"]))
+    return found
+
+
+def assert_one_wandb_run_a_job(sweep):
+    found = [wandb_runs(sweep / str(number)) for number in (0, 1)]
+    assert [len(runs) for runs in found] == [1, 1]
+    (first, group), (second, same) = found[0][0], found[1][0]
+    assert first != second
+    assert group == same == f"smoke/{sweep.name}"
+
+
+def test_joblib_does_two_jobs_at_once_with_the_figures_of_one_after_the_other(runs, alone):
+    sweep = runs / "sweep"
+    answer = train(runs, "-m", "seed=0,1", *FAST, *OFFLINE, "launcher=joblib", f"hydra.sweep.dir={sweep}")
+    assert answer.code == 0, answer.said
+    assert figures(sweep) == alone
+    locks = [json.loads((sweep / str(number) / ".lock").read_text()) for number in (0, 1)]
+    assert len({lock["pid"] for lock in locks} | {os.getpid()}) == 3
+    assert_one_wandb_run_a_job(sweep)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "slurm_local"])
+def test_each_job_may_have_two_processes(runs, alone, launcher):
+    sweep = runs / "sweep"
+    settings = ["seed=0,1", *FAST, *OFFLINE, *TWO, f"launcher={launcher}", f"hydra.sweep.dir={sweep}"]
+    answer = train(runs, "-m", *settings)
+    assert answer.code == 0, answer.said
+    for seed, student in figures(sweep).items():
+        assert student["1"] == pytest.approx(alone[seed]["1"], rel=1e-4)
+    assert sorted(path.name for path in sweep.iterdir() if path.name.isdecimal()) == ["0", "1"]
+    assert_one_wandb_run_a_job(sweep)
+    assert "All jobs are finished." in (sweep / "sweep.md").read_text()
+    assert not processes([runs])
+
+
+def far(folder, step=20):
+    def reached():
+        try:
+            return max(metrics(folder), default=-1) >= step
+        except (FileNotFoundError, KeyError, ValueError):
+            return False
+
+    return reached
+
+
+def started(runs, *overrides):
+    return subprocess.Popen(
+        command("train", *TINY, f"runs={runs}", *overrides), env=environment(GLOO_SOCKET_IFNAME="lo"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(runs, number, code):
+    """Also where it is killed alone: its job learns of it by the system."""
+    sweep = runs / "sweep"
+    settings = ["-m", "seed=0,1", *LONG, *TWO, f"hydra.sweep.dir={sweep}"]
+    process = started(runs, *settings)
+    wait_for(far(sweep / "0"))
+    os.kill(process.pid, number)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == code, said
+    wait_for(lambda: not processes([f"runs={runs}"]), 60)
+    assert not (sweep / "1").exists()
+    answer = train(runs, *settings, "evaluation.nfe=[1]")
+    assert answer.code == 2  # other settings
+    process = started(runs, *settings)
+    said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
+    assert f"Continuing {sweep / '0'} at step" in said
+    assert figures(sweep).keys() == {0, 1}
+    assert sorted(metrics(sweep / "0")) == list(range(1, 61))
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A folder of commands that stand for SLURM's."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    slurm.install(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(runs, cluster):
+    """With what stands for SLURM here; submitit, its files and its signal are the real ones."""
+    sweep = runs / "sweep"
+    process = started(
+        runs, "-m", "seed=0,1", *LONG, *TWO, *OFFLINE, "launcher=slurm", "trainer.devices=2",
+        f"hydra.sweep.dir={sweep}", "hydra.launcher.gpus_per_node=null", "hydra.launcher.partition=long",
+        "hydra.launcher.account=me", "hydra.launcher.timeout_min=600",
+    )  # fmt: skip
+    wait_for(far(sweep / "0"))
+    tasks = {
+        pid: facts for pid, facts in processes(["submitit.core._submit", sweep]).items()
+        if facts.get("SLURM_ARRAY_TASK_ID") == "0" and "SLURM_PROCID" in facts
+    }  # fmt: skip
+    assert {facts["SLURM_PROCID"] for facts in tasks.values()} == {"0", "1"}
+    for pid in tasks:
+        os.kill(pid, signal.SIGUSR2)
+    said = process.communicate(timeout=300)[0]
+    logs = "".join(path.read_text() for path in sweep.glob(".submitit/**/*_0_log.*"))
+    assert process.returncode == 0, said + logs
+    assert f"Continuing {sweep / '0'} at step" in logs
+    assert logs.count("Requeued job") == 1
+    assert figures(sweep).keys() == {0, 1}
+    assert sorted(metrics(sweep / "0")) == list(range(1, 61))
+    first, second = wandb_runs(sweep / "0"), wandb_runs(sweep / "1")
+    assert (len(first), len(set(first)), len(second)) == (2, 1, 1)  # the one that went on has a folder for each start
+    (options,) = [json.loads(path.read_text()) for path in cluster.glob("*.json")]
+    wanted = {"nodes": "1", "ntasks-per-node": "2", "partition": "long", "account": "me", "time": "600"}
+    assert wanted.items() <= options.items()
+    assert options["signal"] == "USR2@120"
+    assert "gpus-per-node" not in options
+
+
+def test_a_killed_sweep_of_joblib_leaves_nobody_behind_and_goes_on(runs):
+    sweep = runs / "sweep"
+    settings = ["-m", "seed=0,1", *LONG, "launcher=joblib", f"hydra.sweep.dir={sweep}"]
+    process = started(runs, *settings)
+    wait_for(lambda: far(sweep / "0")() and far(sweep / "1", 1)())
+    workers = [json.loads((sweep / str(number) / ".lock").read_text())["pid"] for number in (0, 1)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 60)
+    shutil.rmtree(sweep / "1")
+    answer = train(runs, *(word for word in settings if word != "launcher=joblib"))
+    assert answer.code == 0, answer.said
+    assert f"Continuing {sweep / '0'} at step" in answer.out
+    assert figures(sweep).keys() == {0, 1}
