@@ -2,6 +2,7 @@
 EXP    ?= decm_digits
 ARGS   ?=
 RESUME ?= 0
+SWEEP  ?= n2n
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 STAMP  := .venv/.stamp
 DECM   := .venv/bin/decm
@@ -11,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint dashboard sync bars-digits ablation soak bench bench-gpu lock clean
+.PHONY: help setup train sweep test lint dashboard sync bars-digits ablation soak bench bench-gpu lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ $(STAMP): requirements.lock pyproject.toml
 train: $(STAMP)  ## train an experiment: EXP=decm_digits | decm_2d | teacher_digits | smoke
 	$(DECM) train experiment=$(EXP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
 
+sweep: $(STAMP)  ## a sweep of conf/sweep: SWEEP=n2n | optuna_n2n | guidance; RESUME=1 goes on with the newest of the same
+	$(DECM) train experiment=$(EXP) sweep=$(SWEEP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
+
 dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without an account (RUN=folder for one)
 	@latest="$(RUN)"; \
 	if [ -z "$$latest" ]; then latest=$$(ls -dt runs/*/*/wandb 2>/dev/null | head -n 1); fi; \
@@ -42,19 +46,19 @@ dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without
 sync: $(STAMP)  ## upload every offline W&B run below runs/ (needs wandb login)
 	@find runs -maxdepth 6 -type d -name 'offline-run-*' -exec .venv/bin/wandb sync {} +
 
-SWEEP := runs/decm_digits/multirun
+MULTIRUN := runs/decm_digits/multirun
 
 bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits.json, against the bars (15 minutes)
-	$(DECM) train -m experiment=decm_digits seed=0,1,2 hydra.sweep.dir=$(SWEEP)/bars
-	.venv/bin/python benchmarks/results.py $(SWEEP)/bars --out docs/results/digits.json --command "make bars-digits" \
+	$(DECM) train -m experiment=decm_digits seed=0,1,2 hydra.sweep.dir=$(MULTIRUN)/bars
+	.venv/bin/python benchmarks/results.py $(MULTIRUN)/bars --out docs/results/digits.json --command "make bars-digits" \
 	  --bars 1.15,1.15,1.0,1.1 --accuracy 0.98
 
 ablation: bars-digits  ## the paper's rows on digits, seeds 0, 1, 2, into docs/results/ablation.json (an hour)
 	$(DECM) train -m experiment=decm_digits logger=csv objective=fm_cd,fm_n2n,fm,cd seed=0,1,2 \
-	  hydra.sweep.dir=$(SWEEP)/ablation
+	  hydra.sweep.dir=$(MULTIRUN)/ablation
 	$(DECM) train -m experiment=decm_digits logger=csv objective=cd,decm seed=0,1,2 \
-	  segment.consistency.objective.form=facm hydra.sweep.dir=$(SWEEP)/facm
-	.venv/bin/python benchmarks/results.py $(SWEEP)/bars $(SWEEP)/ablation $(SWEEP)/facm --out docs/results/ablation.json --command "make ablation" \
+	  segment.consistency.objective.form=facm hydra.sweep.dir=$(MULTIRUN)/facm
+	.venv/bin/python benchmarks/results.py $(MULTIRUN)/bars $(MULTIRUN)/ablation $(MULTIRUN)/facm --out docs/results/ablation.json --command "make ablation" \
 	  --ordering
 
 bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, into docs/results/step_cpu.json (ten minutes of one core)

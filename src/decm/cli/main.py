@@ -7,7 +7,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-from decm.cli.exits import CONFIG_ERROR, INTERRUPTED, PREEMPTED, JobError
+from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
 
 VERBS = {
@@ -161,8 +161,10 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
     except JobError as error:
         fail(error.message, error.code)
-    except (HydraException, OmegaConfBaseException) as error:
-        if started:
+    except Exception as error:
+        if type(error).__module__ == "submitit.core.utils":  # the job's process left no result
+            fail(str(error), FAILED)
+        if started or not isinstance(error, (HydraException, OmegaConfBaseException)):
             raise
         reason = f": {error.__cause__}" if error.__cause__ is not None else ""
         fail(f"{error}{reason}\nSee decm {verb} --help.", CONFIG_ERROR)

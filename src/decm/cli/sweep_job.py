@@ -72,10 +72,10 @@ def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
     path = folder / RESULTS
     if not path.is_file():
         return None
-    value = metric(json.loads(path.read_text()))
+    results = json.loads(path.read_text())
     if is_first():
-        print(f"{folder} is done: {value:.4f}", flush=True)
-    return value
+        print(f"{folder} is done: {metric(results):.4f} (code {results['code_version']})", flush=True)
+    return metric(results)
 
 
 def note(folder: Path) -> None:
