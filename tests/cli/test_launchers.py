@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 FAST = ["max_steps=2", "evaluation.nfe=[1]"]
 OFFLINE = ["logger=wandb", "logger.mode=offline"]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.threads=1"]
+PATIENCE = 300  # seconds
+MARK = "SWEEP_OF"  # in the environment of such a process
 LONG = ["max_steps=60", "trainer.checkpoint_every=1000"]
 
 
@@ -92,24 +94,43 @@ def far(folder, step=20):
     return reached
 
 
-def started(runs, *overrides):
-    return subprocess.Popen(
-        command("train", *TINY, f"runs={runs}", *overrides), env=environment(GLOO_SOCKET_IFNAME="lo"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+@pytest.fixture
+def started(runs):
+    """Starts `decm train` of the tiny settings as a process of its own; nothing of it is left after the test."""
+    begun = []
+
+    def start(*overrides):
+        begun.append(
+            subprocess.Popen(
+                command("train", *TINY, f"runs={runs}", *overrides), env=environment(**{MARK: str(runs)}),
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+    for pid in marked(runs):
+        os.kill(pid, signal.SIGKILL)
+
+
+def marked(runs):
+    """The processes that were started by `started`, and all that those have started."""
+    return [pid for pid, facts in processes([]).items() if facts.get(MARK) == str(runs)]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(runs, number, code):
+def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(runs, started, number, code):
     """Also where the sweep alone is killed: its job learns of it by the system. No other job is begun."""
     sweep = runs / "sweep"
     settings = [*LONG, *TWO, f"hydra.sweep.dir={sweep}"]
-    process = started(runs, "-m", "seed=0,1", *settings)
-    wait_for(far(sweep / "0"))
+    process = started("-m", "seed=0,1", *settings)
+    wait_for(far(sweep / "0"), PATIENCE)
     os.kill(process.pid, number)
-    said = process.communicate(timeout=120)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == code, said
-    wait_for(lambda: not processes([f"runs={runs}"]), 60)
+    wait_for(lambda: not marked(runs), PATIENCE)
     assert not (sweep / "1").exists()
     (saved,) = (path.name for path in (sweep / "0" / "checkpoints").glob("step_*"))
     assert int(saved.removeprefix("step_").removesuffix(".ckpt")) >= 20
@@ -129,15 +150,15 @@ def cluster(tmp_path, monkeypatch):
     return folder
 
 
-def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(runs, cluster):
+def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(runs, started, cluster):
     """With what stands for SLURM here; submitit, its files and its signal are the real ones."""
     sweep = runs / "sweep"
     process = started(
-        runs, "-m", "seed=0,1", *LONG, *TWO, *OFFLINE, "launcher=slurm", "trainer.devices=2",
+        "-m", "seed=0,1", *LONG, *TWO, *OFFLINE, "launcher=slurm", "trainer.devices=2",
         f"hydra.sweep.dir={sweep}", "hydra.launcher.gpus_per_node=null", "hydra.launcher.partition=long",
         "hydra.launcher.account=me", "hydra.launcher.timeout_min=600",
     )  # fmt: skip
-    wait_for(far(sweep / "0"))
+    wait_for(far(sweep / "0"), PATIENCE)
     tasks = {
         pid: facts for pid, facts in processes(["submitit.core._submit", sweep]).items()
         if facts.get("SLURM_ARRAY_TASK_ID") == "0" and "SLURM_PROCID" in facts
@@ -145,7 +166,7 @@ def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(
     assert {facts["SLURM_PROCID"] for facts in tasks.values()} == {"0", "1"}
     for pid in tasks:
         os.kill(pid, signal.SIGUSR2)
-    said = process.communicate(timeout=300)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     logs = "".join(path.read_text() for path in sweep.glob(".submitit/**/*_0_log.*"))
     assert process.returncode == 0, said + logs
     assert f"Continuing {sweep / '0'} at step" in logs
@@ -161,15 +182,15 @@ def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(
     assert "gpus-per-node" not in options
 
 
-def test_a_killed_sweep_of_joblib_leaves_nobody_behind_and_saves_its_jobs(runs):
+def test_a_killed_sweep_of_joblib_leaves_nobody_behind_and_saves_its_jobs(runs, started):
     sweep = runs / "sweep"
     settings = [*LONG, f"hydra.sweep.dir={sweep}"]
-    process = started(runs, "-m", "seed=0,1", *settings, "launcher=joblib")
-    wait_for(lambda: far(sweep / "0")() and far(sweep / "1", 2)())
+    process = started("-m", "seed=0,1", *settings, "launcher=joblib")
+    wait_for(lambda: far(sweep / "0")() and far(sweep / "1", 2)(), PATIENCE)
     workers = [json.loads((sweep / str(number) / ".lock").read_text())["pid"] for number in (0, 1)]
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 60)
+    process.communicate(timeout=PATIENCE)
+    wait_for(lambda: not set(workers) & set(marked(runs)), PATIENCE)
     assert all(len(list((sweep / str(number) / "checkpoints").glob("step_*"))) == 1 for number in (0, 1))
     answer = train(runs, "-m", "seed=0", *settings)
     assert answer.code == 0, answer.said

@@ -90,7 +90,7 @@ def killed(runs, settings, reached):
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: reached() or process.poll() is not None)
+        wait_for(lambda: reached() or process.poll() is not None, 300)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
     said = process.communicate()[0]
