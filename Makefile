@@ -2,6 +2,7 @@
 EXP    ?= decm_digits
 ARGS   ?=
 RESUME ?= 0
+SWEEP  ?= n2n
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 STAMP  := .venv/.stamp
 DECM   := .venv/bin/decm
@@ -11,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint dashboard sync bars-digits ablation compare soak bench bench-gpu lock clean
+.PHONY: help setup train sweep test lint dashboard sync bars-digits ablation compare soak bench bench-gpu lock clean
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ $(STAMP): requirements.lock pyproject.toml
 train: $(STAMP)  ## train an experiment: EXP=decm_digits | decm_2d | teacher_digits | smoke
 	$(DECM) train experiment=$(EXP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
 
+sweep: $(STAMP)  ## a sweep of conf/sweep: SWEEP=n2n | optuna_n2n | guidance; RESUME=1 goes on with the newest of the same
+	$(DECM) train experiment=$(EXP) sweep=$(SWEEP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
+
 dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without an account (RUN=folder for one)
 	@latest="$(RUN)"; \
 	if [ -z "$$latest" ]; then latest=$$(ls -dt runs/*/*/wandb 2>/dev/null | head -n 1); fi; \
@@ -42,22 +46,20 @@ dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without
 sync: $(STAMP)  ## upload every offline W&B run below runs/ (needs wandb login)
 	@find runs -maxdepth 6 -type d -name 'offline-run-*' -exec .venv/bin/wandb sync {} +
 
-SWEEP := runs/decm_digits/multirun
-ROW   := hydra.runtime.choices.objective
-TODAY := $(shell date +%F)
+MULTIRUN := runs/decm_digits/multirun
+ROWS     := 'hydra.sweep.subdir=$${hydra.runtime.choices.objective}-$${seed}'  # as benchmarks/results.py reads them
+TODAY    := $(shell date +%F)
 
-bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits.*, against the bars (15 minutes)
-	$(DECM) train -m experiment=decm_digits seed=0,1,2 \
-	  hydra.sweep.dir=$(SWEEP)/bars 'hydra.sweep.subdir=$${$(ROW)}/$${seed}'
-	.venv/bin/python benchmarks/results.py $(SWEEP)/bars --out docs/results/digits --command "make bars-digits" \
+bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits.*, against the bars (10 minutes)
+	$(DECM) train -m experiment=decm_digits seed=0,1,2 launcher=joblib \
+	  hydra.sweep.dir=$(MULTIRUN)/bars $(ROWS)
+	.venv/bin/python benchmarks/results.py $(MULTIRUN)/bars --out docs/results/digits --command "make bars-digits" \
 	  --bars 1.15,1.15,1.0,1.1 --accuracy 0.98
 
-ablation: $(STAMP)  ## the paper's rows on digits, seeds 0, 1, 2, into docs/results/ablation.* (an hour)
-	$(DECM) train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2 \
-	  logger.group=ablation/$(TODAY) hydra.sweep.dir=$(SWEEP)/ablation 'hydra.sweep.subdir=$${$(ROW)}/$${seed}'
-	$(DECM) train -m experiment=decm_digits objective=cd,decm seed=0,1,2 segment.consistency.objective.form=facm \
-	  logger.group=ablation/$(TODAY) hydra.sweep.dir=$(SWEEP)/ablation 'hydra.sweep.subdir=$${$(ROW)}_facm/$${seed}'
-	.venv/bin/python benchmarks/results.py $(SWEEP)/ablation --out docs/results/ablation --command "make ablation" \
+ablation: $(STAMP)  ## the paper's rows on digits, seeds 0, 1, 2, two jobs at once, into docs/results/ablation.* (half an hour)
+	$(DECM) train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2 launcher=joblib \
+	  logger.group=ablation/$(TODAY) hydra.sweep.dir=$(MULTIRUN)/ablation $(ROWS) $(ARGS)
+	.venv/bin/python benchmarks/results.py $(MULTIRUN)/ablation --out docs/results/ablation --command "make ablation" \
 	  --ordering
 
 compare: $(STAMP)  ## every method at the same cost, tuned alike, digits and 2-D, into docs/results/compare*.* (hours; starts again where it was)

@@ -3,10 +3,12 @@
     python benchmarks/results.py FOLDER... --out docs/results/digits --bars 1.15,1.15,1.0,1.1 --accuracy 0.98
     python benchmarks/results.py FOLDER... --out docs/results/ablation --ordering
 
-A FOLDER holds runs as <row>/<seed>; the seeds are paired across rows. Exits with 1 where a bar is missed.
+A FOLDER holds runs as <row>-<seed>; a run by another name is of decm. The seeds are paired across rows. Exits with 1
+where a bar is missed.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ def collect(folders: list[Path]) -> Runs:
     for path in sorted(path for folder in folders for path in folder.rglob("results.json")):
         run = read_run(path.parent)
         if run.results.get("student"):
-            rows.setdefault(path.parent.parent.name, {})[run.results["seed"]] = run
+            named = re.fullmatch(r"([a-z0-9_]+)-\d+", path.parent.name)
+            rows.setdefault(named[1] if named else "decm", {})[run.results["seed"]] = run
     if not rows:
         sys.exit(f"No finished run below {', '.join(map(str, folders))}.")
     order = [*(name for name in TITLES if name in rows), *(name for name in rows if name not in TITLES)]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import torch
 
@@ -77,3 +78,24 @@ def killed(arguments, runs, experiment, moment, before="", **extra):
         said = process.communicate()[0]
     assert process.returncode == -signal.SIGKILL, said
     return only(runs / experiment)
+
+
+def wait_for(condition, seconds=120):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not come"
+        time.sleep(0.02)
+
+
+def processes(words):
+    """{pid: environment} of the processes whose command line holds all the words."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().decode()
+            facts = dict(v.split("=", 1) for v in (folder / "environ").read_bytes().decode().split("\0") if "=" in v)
+        except OSError:
+            continue
+        if all(str(word) in line for word in words):
+            found[int(folder.name)] = facts
+    return found

@@ -40,7 +40,7 @@ def test_every_option_composes_and_has_a_valid_file_name(group, option):
     """Names in lower case letters, digits and underscores, as they stand in folder names."""
     assert re.fullmatch(r"[a-z0-9_]+", option)
     cfg = compose("train", [f"{group}={option}"])
-    assert group in ("experiment", "sweep") or cfg[group] is not None
+    assert group in ("experiment", "sweep", "launcher") or cfg[group] is not None
     assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.bench.reference"}
 
 

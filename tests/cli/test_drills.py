@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
 
 from commands import TINY, command, environment, metrics, only, results, train
+from resuming import processes, wait_for
 
 pytestmark = pytest.mark.slow
 PREEMPTED = 75
@@ -33,33 +32,12 @@ def ended(process):
     return process.returncode, said
 
 
-def wait_for(condition, seconds=120):
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not come"
-        time.sleep(0.02)
-
-
 def last_step(runs):
     """The last step in metrics.csv; -1 where there is none yet."""
     try:
         return max(metrics(only(runs / "smoke")), default=-1)
     except (FileNotFoundError, KeyError, ValueError):
         return -1
-
-
-def processes(words):
-    """{pid: environment} of the processes whose command line holds all the words."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes().decode()
-            facts = dict(v.split("=", 1) for v in (folder / "environ").read_bytes().decode().split("\0") if "=" in v)
-        except OSError:
-            continue
-        if all(str(word) in line for word in words):
-            found[int(folder.name)] = facts
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
-"""`sweep=guidance` scores the teacher over its guidance, trains no student, and ends with a table, the best first."""
+"""Sweeps: jobs without training, jobs that are done already, a second start, jobs that fail, what is refused."""
+
+import shutil
 
 import pytest
 import yaml
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
 
-from commands import NO_TEACHER, TINY, decm, only, results, train
-from decm.cli.sweep import read_jobs, sweep_table
+from commands import NO_TEACHER, ROOT, TINY, decm, only, results, train
+from decm.cli.config import compose
 
 GUIDANCE = [
     "sweep=guidance", "teacher.guidance.scale=1.0,9.0", "teacher.guidance.eta_rms=null,0.5", "evaluation.nfe=[1,4]",
@@ -46,27 +50,13 @@ def test_a_sweep_ends_with_a_table_that_names_the_best(swept):
     table = (folder / "sweep.md").read_text()
     assert table in answer.out
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
-    assert rows[0] == ["teacher.guidance.scale", "teacher.guidance.eta_rms", "teacher, NFE 1", "teacher, NFE 4"]
+    assert rows[0] == ["job", "teacher.guidance.scale", "teacher.guidance.eta_rms", "teacher, NFE 1", "teacher, NFE 4"]
     values = [float(row[-1]) for row in rows[2:]]
     assert values == sorted(values)
     assert len(values) == 4
-    best = rows[2]
-    assert f"Best: teacher.guidance.scale={best[0]} teacher.guidance.eta_rms={best[1]}" in table
-
-
-def test_a_sweep_of_students_has_their_figures(tmp_path):
-    """The table is of what the jobs have, whatever was swept; a job without results is left out."""
-    for number, (seed, value) in enumerate([(0, 3.0), (1, 2.0), (2, None)]):
-        (tmp_path / str(number) / ".hydra").mkdir(parents=True)
-        overrides = ["experiment=smoke", f"seed={seed}"]
-        (tmp_path / str(number) / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-        if value is not None:
-            found = '{"student": {"2": %s}, "teacher": {"2": 9}, "metric": "m", "num_samples": 4, "reference": "r"}'
-            (tmp_path / str(number) / "results.json").write_text(found % value)
-    lines = sweep_table(read_jobs(tmp_path)).splitlines()
-    assert lines[0] == "| seed | student, NFE 2 |"
-    assert lines[2:4] == ["| 1 | 2.000 |", "| 0 | 3.000 |"]
-    assert lines[-1] == "Best: seed=1"
+    (line,) = [line.strip() for line in table.splitlines() if line.startswith("    decm train experiment=smoke")]
+    assert line.endswith(f"teacher.guidance.scale={float(rows[2][1])} teacher.guidance.eta_rms={rows[2][2]}")
+    assert "All jobs are finished." in table
 
 
 def test_without_a_teacher_or_for_a_dry_run_there_is_nothing_to_score(cached):
@@ -77,3 +67,109 @@ def test_without_a_teacher_or_for_a_dry_run_there_is_nothing_to_score(cached):
         answer = decm("train", *TINY, f"runs={cached}", "distill=false", *overrides)
         assert answer.code == 2
         assert said in answer.err
+
+
+FAST = ["max_steps=2", "evaluation.nfe=[1]"]
+
+
+@pytest.fixture
+def pair(runs):
+    """(the root of runs, the folder) of a sweep over two seeds, the second of which lost its results."""
+    answer = train(runs, "-m", "seed=0,1", *FAST)
+    assert answer.code == 0, answer.said
+    folder = only(runs / "smoke" / "multirun")
+    (folder / "1" / "results.json").unlink()
+    return runs, folder
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("how", ["resume=auto", "resume={}", "hydra.sweep.dir={}"])
+def test_a_second_start_does_what_is_left_alone(pair, how):
+    """With the sweep's folder, or without: a newer one of other overrides is not taken for it."""
+    runs, folder = pair
+    other = folder.parent / "2999-01-01_00-00-00"
+    shutil.copytree(folder, other)
+    (other / "sweep.yaml").write_text(yaml.safe_dump({"overrides": ["experiment=smoke"], "jobs": 2}))
+    before = times(folder / "0")
+    answer = train(runs, "-m", "seed=0,1", *FAST, how.format(folder))
+    assert answer.code == 0, answer.said
+    assert f"Sweep of 2 jobs, 1 of them done, in {folder}" in answer.out
+    assert f"{folder / '0'} is done" in answer.out
+    assert f"Continuing {folder / '1'} at step 2 of 2" in answer.out
+    assert times(folder / "0") == before
+    assert results(folder / "1")["seed"] == 1
+    assert not (other / "1" / "results.json").exists()
+
+
+def test_a_sweep_that_is_finished_is_not_continued_by_itself(pair):
+    runs, folder = pair
+    shutil.copy(folder / "0" / "results.json", folder / "1" / "results.json")
+    answer = train(runs, "-m", "seed=0,1", *FAST, "resume=auto", "launcher=basic")
+    assert answer.code == 0, answer.said
+    assert "is done" not in answer.out
+    assert len(list(folder.parent.iterdir())) == 2
+
+
+def test_other_settings_in_the_folder_of_a_job_are_refused_and_nothing_is_written(pair):
+    runs, folder = pair
+    before = times(folder / "0")
+    answer = train(runs, "-m", "seed=7,1", *FAST, f"hydra.sweep.dir={folder}")
+    assert answer.code == 2
+    assert f"{folder / '0'} is a job with other settings: seed is 7, was 0" in answer.err
+    assert times(folder / "0") == before
+    assert results(folder / "1")["seed"] == 1  # the other job is done nevertheless
+
+
+def test_a_folder_that_is_not_this_sweep_is_no_place_to_resume(pair):
+    runs, folder = pair
+    for place, said in ((folder, "is one of"), (folder / "0", "is without sweep.yaml")):
+        answer = train(runs, "-m", "seed=0,2", *FAST, f"resume={place}")
+        assert answer.code == 2
+        assert said in answer.err
+
+
+def test_a_job_that_fails_does_not_stop_the_others_and_the_report_names_it(runs):
+    answer = train(runs, "-m", "batch_size=16,15", "accumulate=2", *FAST)
+    assert answer.code == 2
+    assert "batch_size" in answer.err
+    assert "Traceback" not in answer.said
+    folder = only(runs / "smoke" / "multirun")
+    assert (folder / "0" / "results.json").is_file()
+    report = decm("report", folder)
+    assert report.code == 0, report.said
+    assert "Unfinished: not begun: 1 of 2." in report.out
+    assert (folder / "sweep.md").read_text() in report.out
+
+
+def test_a_launcher_outside_of_a_sweep_is_refused(cached):
+    answer = train(cached, "launcher=joblib")
+    assert answer.code == 2
+    assert "add -m" in answer.err
+
+
+@pytest.mark.parametrize("facts", [{"TORCHELASTIC_RUN_ID": "x"}, {"SLURM_STEP_NUM_TASKS": "2"}])
+def test_a_sweep_that_several_processes_would_begin_is_refused(cached, monkeypatch, facts):
+    for name, value in facts.items():
+        monkeypatch.setenv(name, value)
+    answer = train(cached, "-m", "seed=0,1")
+    assert answer.code == 2
+    assert "started by one process" in answer.err
+    assert not (cached / "smoke").exists()
+
+
+def test_slurm_must_know_how_many_tasks_a_job_has(cached):
+    answer = train(cached, "-m", "seed=0,1", "launcher=slurm", "trainer=ddp")
+    assert answer.code == 2
+    assert "trainer.devices=auto, expected a number" in answer.err
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")))
+def test_every_setting_of_a_kept_sweep_is_one_that_there_is(name):
+    swept = yaml.safe_load((ROOT / "conf" / "sweep" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    cfg = compose("train", ["experiment=decm_digits", f"sweep={name}"])
+    assert all(key.rpartition(".")[2] in OmegaConf.select(cfg, key.rpartition(".")[0]) for key in swept)
+    with pytest.raises(ConfigCompositionException):
+        compose("train", ["experiment=decm_digits", f"sweep={name}", f"{next(iter(swept))}x=1"])

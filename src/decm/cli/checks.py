@@ -30,16 +30,6 @@ def check_settings(cfg: DictConfig) -> None:
     check_evaluation(cfg)
 
 
-def check_sweep(cfg: DictConfig) -> None:
-    """Raise ValueError for a sweep whose jobs want several processes each: a launched process would begin it anew."""
-    t = cfg.trainer
-    if t.strategy in ("ddp", "fsdp") or t.devices not in (1, "1"):
-        raise ValueError(
-            f"A sweep (-m) runs its jobs in one process on one device; found trainer.strategy={t.strategy}, "
-            f"trainer.devices={t.devices}. Start such jobs one by one, or sweep with trainer=cpu or trainer=gpu."
-        )
-
-
 def _check_trainer(cfg: DictConfig) -> None:
     t = cfg.trainer
     if cfg.jvp not in ENGINES:

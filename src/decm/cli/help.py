@@ -13,6 +13,11 @@ def verb_help(verb: str, what: str) -> str:
         "",
         f"Usage: decm {verb} key=value ...   (Hydra's grammar; -m sweeps over commas)",
     ]
+    if verb == "train":
+        lines += [
+            "Sweeps: sweep=<file of conf/sweep> is -m with its settings; launcher=joblib|slurm: several jobs at once;",
+            "the same command with resume=auto (or hydra.sweep.dir=<its folder>) goes on; decm report <its folder>.",
+        ]
     text = (conf / f"{verb}.yaml").read_text()
     groups = [line.strip(" -").split(":")[0] for line in re.findall(r"^  - [a-z_]+:.*$", text, re.MULTILINE)]
     if groups:

@@ -7,6 +7,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
+from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
 
 VERBS = {
@@ -16,15 +17,16 @@ VERBS = {
     "latents": "encode, import, check or make up a set of latents",
     "consolidate": "one safetensors file of a checkpoint's averaged weights",
     "reference": "build the statistics that samples are compared with",
+    "report": "the table of a sweep: its jobs, the best first, and what they depend on",
 }
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
+FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the setting that it is
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
     ".*does not have many workers", ".*Checkpoint directory .* exists and is not empty",
     "Found .* module.s. in eval mode",
 )  # fmt: skip
-CONFIG_ERROR, PREEMPTED, INTERRUPTED = 2, 75, 130
 
 
 def usage() -> str:
@@ -36,7 +38,9 @@ def usage() -> str:
         "Examples:\n"
         "  decm train experiment=decm_digits\n"
         "  decm train experiment=decm_digits objective=fm_cd seed=1\n"
-        "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
+        "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm    (a sweep; resume=auto goes on)\n"
+        "  decm train sweep=n2n experiment=decm_digits    (of conf/sweep; launcher=joblib|slurm: several at once)\n"
+        "  decm report runs/decm_digits/multirun/<time>\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
         "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
         "  decm latents check path=data/imagenet256\n"
@@ -71,11 +75,15 @@ def find_verb(argv: list[str]) -> str:
 
 
 def find_action(verb: str, argv: list[str]) -> None:
-    """Turn `decm latents check key=value` into `action=check key=value`, in place."""
-    if verb in ACTIONS and len(argv) > 1 and "=" not in argv[1] and not argv[1].startswith("-"):
+    """Turn `decm latents check key=value` into `action=check key=value`, and a folder into `path=...`, in place."""
+    if len(argv) < 2 or "=" in argv[1] or argv[1].startswith("-"):
+        return
+    if verb in ACTIONS:
         if argv[1] not in ACTIONS[verb]:
             fail(f"unknown `decm {verb} {argv[1]}`; expected one of {', '.join(ACTIONS[verb])}.", CONFIG_ERROR)
         argv[1] = f"action={argv[1]}"
+    elif verb in FOLDERS:
+        argv[1] = f"{FOLDERS[verb]}='{argv[1]}'"
 
 
 def overrides_first(argv: list[str]) -> list[str]:
@@ -84,12 +92,17 @@ def overrides_first(argv: list[str]) -> list[str]:
     return [argv[0], *overrides, *(word for word in argv[1:] if word not in overrides)]
 
 
-def run_task(task: Any, cfg: Any) -> Any:
-    """task(cfg), where a user's mistake becomes one sentence and exit code 2; with debug=true the trace is shown."""
+def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
+    """task(cfg), where a user's mistake becomes one sentence and exit code 2; with debug=true the trace is shown.
+
+    Of several jobs it is an exception with these two, so that the other jobs are done.
+    """
     try:
         return task(cfg)
     except KeyboardInterrupt:
         fail("interrupted. What is saved stays; continue with resume=auto (make train RESUME=1).", INTERRUPTED)
+    except JobError:
+        raise
     except Exception as error:
         cause = error
         while type(cause).__name__ == "InstantiationException" and isinstance(cause.__cause__, Exception):
@@ -103,6 +116,8 @@ def run_task(task: Any, cfg: Any) -> Any:
         if cfg.get("debug"):
             traceback.print_exc()
         hint = "" if cfg.get("debug") or code else " (debug=true shows the trace)"
+        if in_sweep and code != PREEMPTED:
+            raise JobError(f"{cause}{hint}", code or CONFIG_ERROR) from None
         quiet = code == PREEMPTED and not is_first()  # the first process would be ended where another one fails
         fail(f"{cause}{hint}", 0 if quiet else code or CONFIG_ERROR)
 
@@ -117,10 +132,10 @@ def main() -> None:
         return
     find_action(verb, sys.argv)
     sys.argv[:] = overrides_first(sys.argv)
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -134,15 +149,22 @@ def main() -> None:
     def job(cfg: DictConfig) -> Any:
         nonlocal started
         started = True
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message=message)
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
-        return run_task(import_module(f"decm.cli.{verb}").task, cfg)
+        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        return run_task(import_module(f"decm.cli.{verb}").task, cfg, in_sweep)
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        if started:
+    except JobError as error:
+        fail(error.message, error.code)
+    except Exception as error:
+        if type(error).__module__ == "submitit.core.utils":  # the job's process left no result
+            fail(str(error), FAILED)
+        if started or not isinstance(error, (HydraException, OmegaConfBaseException)):
             raise
         reason = f": {error.__cause__}" if error.__cause__ is not None else ""
         fail(f"{error}{reason}\nSee decm {verb} --help.", CONFIG_ERROR)

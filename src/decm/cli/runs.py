@@ -124,6 +124,25 @@ def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) ->
     part.replace(folder / name)
 
 
+def metric_at(results: dict[str, Any], nfe: int | None = None) -> tuple[str, int, float]:
+    """(who, steps, metric) of results, at `nfe` steps.
+
+    Without `nfe`: the student's at its fewest, or the teacher's at its most. Raises ValueError for other steps than
+    were evaluated.
+    """
+    who = "student" if results["student"] else "teacher"
+    steps = sorted(int(key) for key in results[who])
+    chosen = (steps[0] if who == "student" else steps[-1]) if nfe is None else nfe
+    if chosen not in steps:
+        raise ValueError(f"nfe={nfe} was not evaluated; choose one of {', '.join(map(str, steps))}.")
+    return who, chosen, float(results[who][str(chosen)])
+
+
+def metric(results: dict[str, Any]) -> float:
+    """What sweepers minimize."""
+    return metric_at(results)[2]
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a file or a run folder means. Raises ValueError if there is none."""
     path = Path(path)

@@ -12,6 +12,7 @@ from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_machine import Faults, Guard, Logger, Trainer
 from decm.cli.schema_objectives import OBJECTIVES, SEGMENTS, Target
 from decm.cli.schema_reference import ImageStatistics, Reference
+from decm.cli.schema_report import Report
 
 
 @dataclass
@@ -150,7 +151,7 @@ def register() -> None:
     store = ConfigStore.instance()
     verbs = {
         "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
-        "consolidate": Consolidate,
+        "consolidate": Consolidate, "report": Report,
     }  # fmt: skip
     for verb, schema in verbs.items():
         store.store(name=f"{verb}_schema", node=schema)

@@ -1,57 +1,137 @@
-"""The table of a sweep, made when its last job is done: one line a job, the best first."""
+"""A sweep (`decm train -m`): its folder, how a second start finds it again, and its table at the end."""
 
-import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
+from decm.cli.locks import lock, unlock
+from decm.cli.main import run_task
 from decm.cli.runs import RESULTS
+from decm.cli.sweep_report import SWEEP, write_report
+from decm.training.durable import write_text
 
-Job = tuple[dict[str, str], dict[str, Any]]  # (overrides by key, results)
+HOW = ("resume", "debug", "launcher")  # overrides that say how a sweep is done, not which
 
 
-class SweepTable(Callback):
-    """Writes sweep.md into the folder of a sweep whose jobs keep their overrides, and prints it."""
+class Sweep(Callback):
+    """Opens the folder of a sweep, and writes sweep.md when its last job is done.
+
+    Of what a callback raises Hydra makes a warning, but for SystemExit, which `run_task` makes of a mistake.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if not config.dry_run:
+            run_task(begin, config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
-        table = sweep_table(read_jobs(folder))
-        (folder / "sweep.md").write_text(table)
-        print(f"\n{table}\n{folder / 'sweep.md'}", flush=True)
+        if not config.dry_run:
+            run_task(end, config)
 
 
-def read_jobs(folder: Path) -> list[Job]:
-    """Overrides and results of the jobs of a sweep, those without results left out."""
-    jobs = []
-    for path in sorted(folder.glob(f"*/{RESULTS}"), key=lambda path: (len(path.parent.name), path.parent.name)):
-        overrides = yaml.safe_load((path.parent / ".hydra" / "overrides.yaml").read_text())
-        jobs.append((dict(override.split("=", 1) for override in overrides), json.loads(path.read_text())))
-    return jobs
+def begin(config: DictConfig) -> None:
+    """Find or make the sweep's folder, take it for this process, and write down which sweep it is."""
+    check_launch(config)
+    wanted: dict[str, Any] = {"overrides": identity(config.hydra.overrides.task), "jobs": count_jobs(config)}
+    earlier = to_continue(config, wanted)
+    if earlier is not None:
+        _fix(config, earlier)
+    folder = Path(config.hydra.sweep.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock(folder)
+    known = read_sweep(folder)
+    if known is not None and "n_trials" in config.hydra.sweeper and known["overrides"] != wanted["overrides"]:
+        raise ValueError(
+            f"{folder} is a study with other settings: found {' '.join(known['overrides'])}, expected "
+            f"{' '.join(wanted['overrides'])}. Its trials do not compare; set hydra.sweep.dir=<another folder>."
+        )
+    write_text(folder / SWEEP, yaml.safe_dump(wanted, sort_keys=False))
+    done = count_finished(folder)
+    print(f"Sweep of {wanted['jobs']} jobs{f', {done} of them done,' if done else ''} in {folder}", flush=True)
 
 
-def sweep_table(jobs: list[Job]) -> str:
-    """Markdown: what the jobs differ in and the metric at each NFE, sorted by it at the most steps."""
-    if not jobs:
-        return "No job of the sweep has results.\n"
-    who = "student" if jobs[0][1]["student"] else "teacher"
-    nfes = sorted(jobs[0][1][who], key=int)
-    jobs = sorted(jobs, key=lambda job: job[1][who][nfes[-1]])
-    given = dict.fromkeys(key for overrides, _ in jobs for key in overrides)
-    swept = [key for key in given if len({overrides.get(key) for overrides, _ in jobs}) > 1]
-    lines = [
-        f"| {' | '.join([*swept, *(f'{who}, NFE {nfe}' for nfe in nfes)])} |",
-        f"|{' --- |' * len(swept)}{' ---: |' * len(nfes)}",
-    ]
-    for overrides, results in jobs:
-        values = [overrides.get(key, "") for key in swept] + [f"{results[who][nfe]:.3f}" for nfe in nfes]
-        lines.append(f"| {' | '.join(values)} |")
-    best, results = jobs[0]
-    lines += [
-        "",
-        f"{results['metric']} of {results['num_samples']} samples to {results['reference']}; lower is better.",
-        f"Best: {' '.join(f'{key}={best[key]}' for key in swept if key in best)}",
-    ]
-    return "\n".join(lines) + "\n"
+def end(config: DictConfig) -> None:
+    """Write and show the table."""
+    folder = Path(config.hydra.sweep.dir)
+    print(f"\n{write_report(folder)}", flush=True)
+    unlock(folder)
+
+
+def check_launch(config: DictConfig) -> None:
+    """Raise ValueError where several processes would each run the sweep, or SLURM would not know how many it starts."""
+    if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        raise ValueError(
+            "A sweep (-m) is started by one process, and torchrun or srun has started several. Start it without them; "
+            "each job makes its own processes (trainer=ddp or fsdp), under SLURM with launcher=slurm."
+        )
+    devices = config.trainer.devices
+    if str(config.hydra.launcher._target_).endswith("SlurmLauncher") and not str(devices).isdecimal():
+        raise ValueError(
+            f"launcher=slurm asks for trainer.devices GPUs and tasks on each of trainer.num_nodes nodes; found "
+            f"trainer.devices={devices}, expected a number, e.g. trainer.devices=8."
+        )
+
+
+def identity(overrides: Iterable[str]) -> list[str]:
+    """The overrides that make a sweep the same as another, in their order, which the jobs' numbers follow."""
+    return [word for word in overrides if word.split("=", 1)[0] not in HOW]
+
+
+def count_jobs(config: DictConfig) -> int:
+    """How many jobs a sweep has: of a grid the product of its values, of a study the total of its trials."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    sweeper = config.hydra.sweeper
+    if "n_trials" in sweeper:
+        return int(sweeper.n_trials)
+    words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + list(config.hydra.overrides.task)
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    return len(BasicSweeper.split_arguments(parser.parse_overrides(words), None)[0])
+
+
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """{overrides, jobs} of a sweep's folder, or None if it is none."""
+    path = folder / SWEEP
+    return yaml.safe_load(path.read_text()) if path.is_file() else None
+
+
+def count_finished(folder: Path) -> int:
+    """The jobs that have results."""
+    return len(list(folder.glob(f"*/{RESULTS}")))
+
+
+def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:
+    """The sweep that `resume` means: the newest unfinished one with the same overrides, a folder by name, or none.
+
+    A `hydra.sweep.dir` on the command line is the folder, whatever `resume` says.
+    """
+    if config.resume is None or any(word.startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra):
+        return None
+    if config.resume != "auto":
+        folder = Path(config.resume)
+        known = read_sweep(folder)
+        if known is None or known["overrides"] != wanted["overrides"]:
+            found = f"one of {' '.join(known['overrides'])}" if known else f"without {SWEEP}"
+            raise ValueError(
+                f"resume={folder} is {found}; expected the folder of a sweep of {' '.join(wanted['overrides'])}."
+            )
+        return folder
+    beside = Path(config.hydra.sweep.dir).parent
+    for folder in sorted(beside.iterdir() if beside.is_dir() else [], key=lambda path: path.name, reverse=True):
+        known = read_sweep(folder)
+        if known and known["overrides"] == wanted["overrides"] and count_finished(folder) < wanted["jobs"]:
+            return folder
+    return None
+
+
+def _fix(config: DictConfig, folder: Path) -> None:
+    """Make `folder` the sweep's, for the sweeper and for each job, whose configuration is composed anew."""
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")

@@ -10,16 +10,17 @@ from torch import Tensor
 from decm.cli.bench import Bench
 from decm.cli.budget import apply_budget
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
-from decm.cli.checks import check_settings, check_sweep
+from decm.cli.checks import check_settings
 from decm.cli.config import plain
 from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.dry_run import describe
 from decm.cli.fit import fit
 from decm.cli.launch import is_first
 from decm.cli.locks import unlock
-from decm.cli.runs import open_folder, work, write_results
+from decm.cli.runs import metric, open_folder, work, write_results
 from decm.cli.scores import code_version, figures, score_models
 from decm.cli.stored import forget, stored
+from decm.cli.sweep_job import apart, earlier, job_folder, note, wants_processes
 from decm.cli.teachers import Source, obtain
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
@@ -33,28 +34,34 @@ PICTURE_SAMPLES = 100
 
 def task(cfg: DictConfig) -> float | None:
     """Run an experiment; returns the student's metric at its fewest steps, which sweepers minimize."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
     check_settings(cfg)
     apply_budget(cfg)  # before the settings are plain: schedules follow max_steps
     settings = plain(cfg)
     if cfg.dry_run:
         print("\n".join(describe(cfg)), flush=True)
         return None
-    fixed, group = None, None
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        check_sweep(cfg)
-        fixed = Path(HydraConfig.get().runtime.output_dir)
-        group = f"{cfg.name}/{fixed.parent.name}"
-    folder = open_folder(settings, cfg.resume, fixed)
+    fixed = job_folder()
+    try:
+        if fixed is None:
+            return run_in(open_folder(settings, cfg.resume), cfg)
+        done = earlier(fixed, settings)
+        if done is not None:
+            return done
+        note(fixed)
+        if wants_processes(cfg):
+            return apart(fixed)
+        return run_in(open_folder(settings, None, fixed), cfg, f"{cfg.name}/{fixed.parent.name}")
+    except PreemptedError as stop:
+        stop.requeue()
+        raise
+
+
+def run_in(folder: Path, cfg: DictConfig, group: str | None = None) -> float | None:
+    """`run` in a folder that this process has locked, and lets go of."""
     if is_first():
         print(f"{cfg.name} in {folder}", flush=True)
     try:
         return run(cfg, folder, group)
-    except PreemptedError as stop:
-        stop.requeue()
-        raise
     finally:
         unlock(folder)
 
@@ -85,7 +92,7 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
         summarize(fitted.loggers, figures(results), pictures)
         write_run(folder, results)
         forget(evaluator)
-        return results["student"][str(min(cfg.evaluation.nfe))]
+        return metric(results)
     finally:
         finish(fitted.loggers)
 
@@ -106,7 +113,7 @@ def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench,
     results["teacher_reused"] = source.reused
     write_run(folder, results)
     forget(evaluator)
-    return results["teacher"][str(max(cfg.evaluation.nfe))]
+    return metric(results)
 
 
 def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, device: str) -> Evaluator:

@@ -1,0 +1,137 @@
+"""A job of a sweep: its folder, the results it may have already, and a `decm train` of its own where it wants several
+processes.
+
+Lightning launches the processes of a run by repeating the command line of the first one, and that of a sweep would
+begin the sweep anew. So such a job is started as a run with the job's overrides, whose folder stands in the
+environment; each has a port of its own. Under SLURM all tasks of a job are there from the start: it runs where it is.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from decm.cli.exits import INTERRUPTED, PREEMPTED, JobError
+from decm.cli.launch import is_first
+from decm.cli.runs import LAST, RESULTS, differences, metric, read_config, same_settings, work
+from decm.cli.sweep_report import OVERRIDES
+from decm.training.callbacks.preemption import SIGNALS, PreemptedError
+from decm.training.checkpoint_files import stored_step
+from decm.training.durable import write_text
+
+JOB = "DECM_JOB"  # in the environment of such a process: the folder of the job that it is
+LAUNCHED = (  # what an earlier launch may have left in the environment
+    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "DECM_RUN_FOLDER", "DECM_TEACHER_FOLDER",
+    "DECM_VERB",
+)  # fmt: skip
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def job_folder() -> Path | None:
+    """The folder of the job that this process does, None outside of a sweep.
+
+    Raises ValueError for a launcher that would do nothing.
+    """
+    if JOB in os.environ:
+        if is_first():
+            end_with_parent()
+        return Path(os.environ[JOB])
+    if not HydraConfig.initialized():
+        return None
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        if hydra.launcher._target_ != BASIC:
+            raise ValueError("`launcher` starts the jobs of a sweep; add -m, also for a single job.")
+        return None
+    if "joblib" in hydra.launcher._target_:
+        end_with_parent()
+    return Path(hydra.runtime.output_dir)
+
+
+def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
+    """The metric of a job that is done already. Raises ValueError if the folder holds a job with other settings."""
+    config = read_config(folder)
+    if config is None:
+        return None
+    if not same_settings(config, settings):
+        raise ValueError(
+            f"{folder} is a job with other settings: {'; '.join(differences(work(config), work(settings))[:5])}. A "
+            "sweep goes on with the same overrides in the same order; set hydra.sweep.dir=<another folder>."
+        )
+    path = folder / RESULTS
+    if not path.is_file():
+        return None
+    results = json.loads(path.read_text())
+    if is_first():
+        print(f"{folder} is done: {metric(results):.4f} (code {results['code_version']})", flush=True)
+    return metric(results)
+
+
+def note(folder: Path) -> None:
+    """Keep the job's overrides in its folder, for the table."""
+    if JOB not in os.environ and is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / OVERRIDES, yaml.safe_dump(list(HydraConfig.get().overrides.task)))
+
+
+def wants_processes(cfg: DictConfig) -> bool:
+    """Whether the job is to be started as a run of its own, whose processes Lightning launches."""
+    several = cfg.trainer.strategy in ("ddp", "fsdp") or str(cfg.trainer.devices) != "1"
+    return several and JOB not in os.environ and os.environ.get("SUBMITIT_EXECUTOR") != "slurm"
+
+
+def apart(folder: Path) -> float:
+    """Do the job as a `decm train` of its own; its metric. Raises PreemptedError and JobError as it ends."""
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    words = [*HydraConfig.get().overrides.task, "hydra.mode=RUN"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "decm", "train", *words], env={**environment, JOB: str(folder)}, start_new_session=True
+    )
+    asked, before = _wait(process)
+    code = process.returncode
+    if code == PREEMPTED:
+        last, handler = folder / LAST, before.get(asked) if asked in (signal.SIGUSR1, signal.SIGUSR2) else None
+        step = stored_step(last) if last.exists() else 0
+        name = signal.Signals(asked).name if asked is not None else None
+        raise PreemptedError(step, name, (lambda: handler(asked, None)) if callable(handler) else lambda: None)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        raise JobError(f"The job in {folder} ended {how}.", max(code, 1))
+    return metric(json.loads((folder / RESULTS).read_text()))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> tuple[int | None, dict[int, Any]]:
+    """Wait for a process, handing signals on to it; (the first one, the handlers that were there before)."""
+    asked: list[int] = []
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        process.send_signal(number)
+
+    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    try:
+        process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    return (asked[0] if asked else None), before
+
+
+def end_with_parent() -> None:
+    """Have this process asked to stop when the one that started it dies, however it dies (on Linux)."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

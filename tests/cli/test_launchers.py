@@ -1,0 +1,197 @@
+"""Sweeps over real processes: joblib, submitit here, SLURM's tasks; jobs of two processes; one W&B run a job."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import slurm
+from commands import TINY, command, environment, metrics, results, train
+from resuming import processes, wait_for
+
+pytestmark = pytest.mark.slow
+FAST = ["max_steps=2", "evaluation.nfe=[1]"]
+OFFLINE = ["logger=wandb", "logger.mode=offline"]
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.threads=1"]
+PATIENCE = 300  # seconds
+MARK = "SWEEP_OF"  # in the environment of such a process
+LONG = ["max_steps=60", "trainer.checkpoint_every=1000"]
+
+
+@pytest.fixture(autouse=True)
+def children(monkeypatch):
+    """What processes that are started from this one need."""
+    for name in ("PYTHONPATH", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, environment()[name])
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+
+
+@pytest.fixture
+def alone(runs):
+    """{seed: figures} of the same jobs, one after the other in this process."""
+    answer = train(runs, "-m", "seed=0,1", *FAST, f"hydra.sweep.dir={runs / 'alone'}")
+    assert answer.code == 0, answer.said
+    return figures(runs / "alone")
+
+
+def figures(folder):
+    return {found["seed"]: found["student"] for found in (results(folder / str(number)) for number in (0, 1))}
+
+
+def wandb_runs(folder):
+    """[(W&B id, group)] of a job, read with W&B's own tool; an id may come twice where a job went on."""
+    found = []
+    for run in (folder / "wandb").glob("offline-run-*"):
+        tool = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+        lines = subprocess.run(tool, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+        (record,) = [line["run"] for line in map(json.loads, lines) if line["type"] == "run"]
+        found.append((record["run_id"], record["run_group"]))
+    return found
+
+
+def assert_one_wandb_run_a_job(sweep):
+    found = [wandb_runs(sweep / str(number)) for number in (0, 1)]
+    assert [len(runs) for runs in found] == [1, 1]
+    (first, group), (second, same) = found[0][0], found[1][0]
+    assert first != second
+    assert group == same == f"smoke/{sweep.name}"
+
+
+def test_joblib_does_two_jobs_at_once_with_the_figures_of_one_after_the_other(runs, alone):
+    sweep = runs / "sweep"
+    answer = train(runs, "-m", "seed=0,1", *FAST, *OFFLINE, "launcher=joblib", f"hydra.sweep.dir={sweep}")
+    assert answer.code == 0, answer.said
+    assert figures(sweep) == alone
+    locks = [json.loads((sweep / str(number) / ".lock").read_text()) for number in (0, 1)]
+    assert len({lock["pid"] for lock in locks} | {os.getpid()}) == 3
+    assert_one_wandb_run_a_job(sweep)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "slurm_local"])
+def test_each_job_may_have_two_processes(runs, alone, launcher):
+    sweep = runs / "sweep"
+    settings = ["seed=0,1", *FAST, *OFFLINE, *TWO, f"launcher={launcher}", f"hydra.sweep.dir={sweep}"]
+    answer = train(runs, "-m", *settings)
+    assert answer.code == 0, answer.said
+    for seed, student in figures(sweep).items():
+        assert student["1"] == pytest.approx(alone[seed]["1"], rel=1e-4)
+    assert sorted(path.name for path in sweep.iterdir() if path.name.isdecimal()) == ["0", "1"]
+    assert_one_wandb_run_a_job(sweep)
+    assert "All jobs are finished." in (sweep / "sweep.md").read_text()
+    assert not processes([runs])
+
+
+def far(folder, step=20):
+    def reached():
+        try:
+            return max(metrics(folder), default=-1) >= step
+        except (FileNotFoundError, KeyError, ValueError):
+            return False
+
+    return reached
+
+
+@pytest.fixture
+def started(runs):
+    """Starts `decm train` of the tiny settings as a process of its own; nothing of it is left after the test."""
+    begun = []
+
+    def start(*overrides):
+        begun.append(
+            subprocess.Popen(
+                command("train", *TINY, f"runs={runs}", *overrides), env=environment(**{MARK: str(runs)}),
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+    for pid in marked(runs):
+        os.kill(pid, signal.SIGKILL)
+
+
+def marked(runs):
+    """The processes that were started by `started`, and all that those have started."""
+    return [pid for pid, facts in processes([]).items() if facts.get(MARK) == str(runs)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(runs, started, number, code):
+    """Also where the sweep alone is killed: its job learns of it by the system. No other job is begun."""
+    sweep = runs / "sweep"
+    settings = [*LONG, *TWO, f"hydra.sweep.dir={sweep}"]
+    process = started("-m", "seed=0,1", *settings)
+    wait_for(far(sweep / "0"), PATIENCE)
+    os.kill(process.pid, number)
+    said = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == code, said
+    wait_for(lambda: not marked(runs), PATIENCE)
+    assert not (sweep / "1").exists()
+    (saved,) = (path.name for path in (sweep / "0" / "checkpoints").glob("step_*"))
+    assert int(saved.removeprefix("step_").removesuffix(".ckpt")) >= 20
+    answer = train(runs, "-m", "seed=0", *settings)
+    assert answer.code == 0, answer.said
+    assert results(sweep / "0")["seed"] == 0
+    assert sorted(metrics(sweep / "0")) == list(range(60))
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A folder of commands that stand for SLURM's."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    slurm.install(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(runs, started, cluster):
+    """With what stands for SLURM here; submitit, its files and its signal are the real ones."""
+    sweep = runs / "sweep"
+    process = started(
+        "-m", "seed=0,1", *LONG, *TWO, *OFFLINE, "launcher=slurm", "trainer.devices=2",
+        f"hydra.sweep.dir={sweep}", "hydra.launcher.gpus_per_node=null", "hydra.launcher.partition=long",
+        "hydra.launcher.account=me", "hydra.launcher.timeout_min=600",
+    )  # fmt: skip
+    wait_for(far(sweep / "0"), PATIENCE)
+    tasks = {
+        pid: facts for pid, facts in processes(["submitit.core._submit", sweep]).items()
+        if facts.get("SLURM_ARRAY_TASK_ID") == "0" and "SLURM_PROCID" in facts
+    }  # fmt: skip
+    assert {facts["SLURM_PROCID"] for facts in tasks.values()} == {"0", "1"}
+    for pid in tasks:
+        os.kill(pid, signal.SIGUSR2)
+    said = process.communicate(timeout=PATIENCE)[0]
+    logs = "".join(path.read_text() for path in sweep.glob(".submitit/**/*_0_log.*"))
+    assert process.returncode == 0, said + logs
+    assert f"Continuing {sweep / '0'} at step" in logs
+    assert logs.count("Requeued job") == 1
+    assert figures(sweep).keys() == {0, 1}
+    assert sorted(metrics(sweep / "0")) == list(range(60))
+    first, second = wandb_runs(sweep / "0"), wandb_runs(sweep / "1")
+    assert (len(first), len(set(first)), len(second)) == (2, 1, 1)  # the one that went on has a folder for each start
+    (options,) = [json.loads(path.read_text()) for path in cluster.glob("*.json")]
+    wanted = {"nodes": "1", "ntasks-per-node": "2", "partition": "long", "account": "me", "time": "600"}
+    assert wanted.items() <= options.items()
+    assert options["signal"] == "USR2@120"
+    assert "gpus-per-node" not in options
+
+
+def test_a_killed_sweep_of_joblib_leaves_nobody_behind_and_saves_its_jobs(runs, started):
+    sweep = runs / "sweep"
+    settings = [*LONG, f"hydra.sweep.dir={sweep}"]
+    process = started("-m", "seed=0,1", *settings, "launcher=joblib")
+    wait_for(lambda: far(sweep / "0")() and far(sweep / "1", 2)(), PATIENCE)
+    workers = [json.loads((sweep / str(number) / ".lock").read_text())["pid"] for number in (0, 1)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+    wait_for(lambda: not set(workers) & set(marked(runs)), PATIENCE)
+    assert all(len(list((sweep / str(number) / "checkpoints").glob("step_*"))) == 1 for number in (0, 1))
+    answer = train(runs, "-m", "seed=0", *settings)
+    assert answer.code == 0, answer.said
+    assert f"Continuing {sweep / '0'} at step" in answer.out
