@@ -12,7 +12,7 @@ from decm.cli.build import build_bench, build_dataset, build_evaluator
 from decm.cli.models import load_model
 from decm.data.loader import Dataset
 
-NFES = (2, 4)
+NFES = (2, 4, 50)
 SAMPLERS = ("consistency", "n2n_then_consistency", "flow_map_steps", "euler")
 Scores = dict[str, dict[str, float]]  # {NFE: {sampler: metric}}
 

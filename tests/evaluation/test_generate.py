@@ -114,7 +114,7 @@ def test_the_sampler_follows_the_rule_unless_it_is_overridden():
     assert plain.sampler(4, names) == choose_sampler(4, names) == "flow_map_steps"
     assert other.sampler(4, names) == "heun"
     assert other.sampler(2, names) == plain.sampler(2, names)
-    assert plain.sampler(50, names) == "euler"
+    assert plain.sampler(50, names) == "flow_map_steps"
     assert other.sampler(4, ()) == "euler"  # a velocity alone has nothing to override
 
 

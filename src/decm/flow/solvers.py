@@ -79,28 +79,18 @@ SAMPLERS: dict[str, Sampler] = {
     "heun": heun,
 }
 
-MANY_STEPS = 16  # from here on the velocity alone, if it was trained, is integrated
-
-
 def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
     """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: README).
 
-    One step is the jump; many steps are Euler on F(x, t, t). Between the two: with both ends trained, flow-map steps
-    (two of them are N2N, then consistency); with the data end alone, consistency with renoising. A model of the
-    velocity alone is always integrated by Euler.
+    A model of the velocity alone is integrated by Euler. Otherwise one step is the jump, and more are flow-map steps (two
+    of them are N2N, then consistency); of the data end alone they are consistency with renoising. An objective's YAML
+    may name others.
     """
-    has_velocity = not trained_on or "instantaneous" in trained_on
-    if not set(trained_on) - {"instantaneous"} or (nfe >= MANY_STEPS and has_velocity):
+    if not set(trained_on) - {"instantaneous"}:
         return "euler"
     if nfe == 1:
         return "jump"
-    if "mean_flow" in trained_on:
-        return "flow_map_steps"
-    if "consistency" in trained_on:
-        if "noise_to_noisy" not in trained_on:
-            return "consistency"
-        return "n2n_then_consistency" if nfe == 2 else "flow_map_steps"
-    return "flow_map_steps"
+    return "consistency" if set(trained_on) == {"consistency"} else "flow_map_steps"
 
 
 def check_steps(nfe: int, sampler: str) -> None:
