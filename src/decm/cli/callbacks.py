@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from decm.cli.bench import Bench
 from decm.cli.build import build_evaluator, build_trajectories, segment_names
 from decm.cli.devices import pick_device
+from decm.cli.expected import build_expected
 from decm.cli.runs import LAST
 from decm.cli.scores import code_version
 from decm.cli.teachers import Source
@@ -95,5 +96,6 @@ def build_callbacks(
         callbacks += [
             Previews(e.preview_every, e.nfe, evaluator, bench.painter, folder / "previews", names, source.flow_map),
             evaluate,
+            *build_expected(cfg, settings, evaluate),
         ]
     return [*callbacks, Checkpoints(folder / LAST.parent, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate)]

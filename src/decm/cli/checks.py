@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from decm.cli.build import segment_names
+from decm.cli.expected import expected_curves
 from decm.data.loader import micro_batch_size
 from decm.flow.derivative import ENGINES
 from decm.flow.solvers import check_steps, choose_sampler
@@ -28,6 +29,7 @@ def check_settings(cfg: DictConfig) -> None:
     if not cfg.distill and cfg.dry_run:
         raise ValueError("dry_run=true describes a distillation; with distill=false there is none.")
     check_evaluation(cfg)
+    expected_curves(cfg)
 
 
 def _check_trainer(cfg: DictConfig) -> None:

@@ -23,6 +23,7 @@ from decm.cli.teachers import Source, initialize
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.networks.regions import prepare_regions
+from decm.training.callbacks.expected import Expected
 from decm.training.callbacks.guard import RollBackError, count_rollbacks, gave_up, note_rollback
 from decm.training.callbacks.preemption import Preemption
 from decm.training.callbacks.speed import Speed
@@ -44,6 +45,7 @@ class Fitted:
     seconds: float
     is_main: bool
     device: str  # that this process trained on
+    expected: dict[str, Any]  # how it came out against the expected curves, where it was held against them
 
 
 def quiet() -> None:
@@ -108,7 +110,9 @@ def fit(
         finish(loggers)
         raise
     speed = next(callback for callback in callbacks if isinstance(callback, Speed))
-    return Fitted(module, loggers, speed.seconds, trainer.is_global_zero, str(trainer.strategy.root_device))
+    expected = next((callback.report() for callback in callbacks if isinstance(callback, Expected)), {})
+    device = str(trainer.strategy.root_device)
+    return Fitted(module, loggers, speed.seconds, trainer.is_global_zero, device, expected)
 
 
 @rank_zero_only

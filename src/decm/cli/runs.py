@@ -14,7 +14,7 @@ from decm.training.durable import write_text
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
-NOT_SETTINGS = ("budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check")
+NOT_SETTINGS = ("budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check", "expected")
 # Of the trainer, what says where and how a run is done rather than what: it may go on with another number of devices.
 NOT_SETTINGS_OF_TRAINER = (
     "accelerator", "devices", "num_nodes", "strategy", "threads", "compile", "reshard", "checkpoint_every", "log_every",
@@ -49,7 +49,8 @@ def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[st
         if isinstance(one, dict) and isinstance(other, dict):
             found += differences(one, other, f"{path}{key}.")
         elif one != other:
-            found.append(f"{path}{key} is {other}, was {one}")
+            was, now = ("set" if isinstance(value, dict) else value for value in (one, other))
+            found.append(f"{path}{key} is {now}, was {was}")
     return found
 
 

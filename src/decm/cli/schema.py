@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from decm.cli.schema_checkpoints import Consolidate, Sample
 from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Latents
-from decm.cli.schema_machine import Faults, Guard, Logger, Trainer
+from decm.cli.schema_machine import Expected, Faults, Guard, Logger, Trainer
 from decm.cli.schema_objectives import OBJECTIVES, SEGMENTS, Target
 from decm.cli.schema_reference import ImageStatistics, Reference
 from decm.cli.schema_report import Report
@@ -140,6 +140,7 @@ class Train:
     guard: Guard = field(default_factory=Guard)
     faults: Faults = field(default_factory=Faults)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    expected: Expected = field(default_factory=Expected)
     runs: str = MISSING
     resume: str | None = None
     dry_run: bool = MISSING

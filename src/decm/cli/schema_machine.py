@@ -1,6 +1,6 @@
-"""Types of the settings about machine, loggers and faults; see schema.py."""
+"""Types of the settings about machine, loggers, faults and expected curves; see schema.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -51,3 +51,16 @@ class Faults:
     truncate_checkpoint: int | None = None
     rank: int = MISSING
     force: bool = MISSING
+
+
+@dataclass
+class ExpectedCurve:
+    at: list[float] = MISSING
+    value: list[float] = MISSING
+    tolerance: float = MISSING
+
+
+@dataclass
+class Expected:
+    experiment: str | None = None
+    curves: dict[str, ExpectedCurve] = field(default_factory=dict)

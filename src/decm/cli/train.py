@@ -88,6 +88,8 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
             return None
         results["seconds"] = {"teacher": source.seconds, "distill": fitted.seconds, "evaluate": seconds}
         results["teacher_reused"] = source.reused
+        if fitted.expected:
+            results["expected"] = fitted.expected
         results["forward_equivalents"] = fitted.module.forward_equivalents
         summarize(fitted.loggers, figures(results), pictures)
         write_run(folder, results)

@@ -93,6 +93,7 @@ class Evaluate(Periodic):
     ) -> None:  # fmt: skip
         super().__init__(every, nfes, evaluator, trained_on)
         self.num_samples, self.map_errors = num_samples, map_errors
+        self.figures: dict[str, float] = {}  # the last ones, as they are logged; none on ranks but the first
         self.value: float | None = None  # at the fewest steps, the last time; None on ranks but the first
 
     def act(self, trainer: Trainer, student: FlowMap) -> None:
@@ -102,6 +103,6 @@ class Evaluate(Periodic):
             return
         figures = {f"fd/{nfe}": score["value"] for nfe, score in scores.items()}
         self.value = float(figures[f"fd/{min(self.nfes)}"])
-        figures |= {f"map_error/{name}": value for name, value in errors.items()}
+        self.figures = figures | {f"map_error/{name}": value for name, value in errors.items()}
         for logger in trainer.loggers:
-            logger.log_metrics(figures, step=trainer.global_step)
+            logger.log_metrics(self.figures, step=trainer.global_step)
