@@ -13,6 +13,7 @@ from typing import Any
 
 from comparing.plan import Job
 from decm.cli.runs import RESULTS
+from decm.cli.sweep_job import JOB
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = "failed.json"
@@ -76,15 +77,13 @@ class Pool:
     def _start(self, job: Job) -> None:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         command = [
-            sys.executable, "-m", "decm", "train", "-m", *job.overrides, f"runs={self.runs}",
-            f"logger.group={self.group}", f"hydra.sweep.dir={job.folder.parent}",
-            f"hydra.sweep.subdir={job.folder.name}",
+            sys.executable, "-m", "decm", "train", *job.overrides, f"runs={self.runs}", f"logger.group={self.group}"
         ]  # fmt: skip
         path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         with job.folder.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", JOB: str(job.folder)},
             )  # fmt: skip
         self.running[process] = (job, time.monotonic())
 
