@@ -92,7 +92,10 @@ def wants_processes(cfg: DictConfig) -> bool:
 
 
 def apart(folder: Path) -> float:
-    """Do the job as a `decm train` of its own; its metric. Raises PreemptedError and JobError as it ends."""
+    """Do the job as a `decm train` of its own; its metric.
+
+    Raises PreemptedError where it or this process was asked to stop, at whatever point, and JobError where it failed.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
     words = [*HydraConfig.get().overrides.task, "hydra.mode=RUN"]
     process = subprocess.Popen(
@@ -100,13 +103,13 @@ def apart(folder: Path) -> float:
     )
     asked, before = _wait(process)
     code = process.returncode
-    if code == PREEMPTED:
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code == PREEMPTED or asked is not None:
         last, handler = folder / LAST, before.get(asked) if asked in (signal.SIGUSR1, signal.SIGUSR2) else None
         step = stored_step(last) if last.exists() else 0
         name = signal.Signals(asked).name if asked is not None else None
         raise PreemptedError(step, name, (lambda: handler(asked, None)) if callable(handler) else lambda: None)
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
     if code:
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         raise JobError(f"The job in {folder} ended {how}.", max(code, 1))
