@@ -79,6 +79,7 @@ SAMPLERS: dict[str, Sampler] = {
     "heun": heun,
 }
 
+
 def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
     """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: README).
 
