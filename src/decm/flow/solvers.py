@@ -83,7 +83,7 @@ SAMPLERS: dict[str, Sampler] = {
 def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
     """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: README).
 
-    A model of the velocity alone is integrated by Euler. Otherwise one step is the jump, and more are flow-map steps (two
+    A model of the velocity alone is integrated by Euler. Otherwise one step is the jump, more are flow-map steps (two
     of them are N2N, then consistency); of the data end alone they are consistency with renoising. An objective's YAML
     may name others.
     """
