@@ -52,7 +52,7 @@ def test_every_job_of_the_plans_here_has_settings_that_compose(name, tmp_path):
     plan = read_plan(ROOT / "benchmarks" / "compare" / f"{name}.yaml")
     jobs = [job for method in plan.methods for job in tune_jobs(plan, method, tmp_path, [])]
     assert len({job.folder for job in jobs}) == len(jobs)  # no candidate is another one's twin
-    assert min(job.steps for job in jobs) > 100
+    assert min(job.steps for job in jobs) > 20
 
 
 def test_a_mistake_in_a_candidate_is_named_before_anything_runs(tmp_path):
@@ -199,7 +199,7 @@ def test_a_comparison_runs_what_is_missing_and_shows_what_failed(runs, tmp_path,
     tuning = json.loads((work / "tuning.json").read_text())["decm"]
     assert (tuning["chosen"], tuning["candidates"][1]["score"]) == (0, None)
     assert "FAILED with code 1" in said
-    assert set(json.loads((work / "samplers.json").read_text())["decm"]) == {"2", "4"}
+    assert set(json.loads((work / "samplers.json").read_text())["decm"]) == {"2", "4", "50"}
     (row,) = json.loads((tmp_path / "out" / "small.json").read_text())["rows"][1:]
     assert row["forward_equivalents"] <= PLAN["budget"] < row["forward_equivalents"] * 33 / 32
     assert row["overrides"] == ["optimizer.lr=1e-3"]
@@ -238,7 +238,7 @@ def test_rows_of_a_sweep_are_named_by_its_objectives(runs, tmp_path):
         "train", "-m", "experiment=smoke", *SMALL, "max_steps=2", "evaluation.every=0", "evaluation.preview_every=0",
         "logger=csv", "trainer.log_every=1", "objective=fm_cd,fm", "seed=0,1", f"runs={runs}",
         f"hydra.sweep.dir={tmp_path}/sweep",
-        "hydra.sweep.subdir=${hydra.runtime.choices.objective}/${seed}",
+        "hydra.sweep.subdir=${hydra.runtime.choices.objective}-${seed}",
     )  # fmt: skip
     assert answer.code == 0, answer.said
     found = collect([tmp_path / "sweep"])
