@@ -237,7 +237,7 @@ def test_a_stack_trace_for_those_who_ask(cached, finished, tmp_path):
         (["experiment=decm_2d", "trainer.compile=true"], "MLP has no blocks to compile"),
         (["jvp=duall"], "dual, split, finite_difference"),
         (["guard.rollbacks=-1"], "guard.rollbacks=-1"),
-        (["-m", "seed=0,1", "trainer=ddp"], "one device"),
+        (["launcher=joblib"], "add -m"),
     ],
 )
 def test_a_trainer_setting_that_cannot_take_effect_is_refused(tmp_path, overrides, said):
