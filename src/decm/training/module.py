@@ -150,7 +150,7 @@ class DistillationModule(LightningModule):
         else:
             v = conditional_velocity(batch.x, batch.z)
         segments = [batch.segment(sub, v, shared_everywhere=not self.has_teacher) for sub in batch.plan]
-        student, average = Frozen(self.student), Frozen(self.ema)
+        student, average = Frozen(self.student), Frozen(lambda *rows: self.ema(*rows))  # not every step needs it
         for segment in segments:
             segment.student, segment.average = student, average
         asked = [sub.objective.ask(segment, self.field) for sub, segment in zip(batch.plan, segments, strict=True)]
