@@ -7,7 +7,6 @@ import sys
 import expected as tool
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from decm.cli.config import compose, plain
 from decm.cli.expected import build_expected, expected_curves
@@ -53,12 +52,13 @@ def test_what_it_prints_composes_and_holds_its_own_runs(runs, monkeypatch, capsy
     run_tool(monkeypatch, runs, "--metrics", "map_error/0_1", "--on", "a machine")
     text = capsys.readouterr().out
     assert "# measured on seeds 0, 1, 2, a machine: benchmarks/expected.py" in text
-    cfg = compose("train", ["experiment=decm_2d"])
-    cfg.expected.curves = {}
-    cfg = OmegaConf.merge(cfg, yaml.safe_load(text))
-    (curve,) = expected_curves(cfg)
+    (runs / "experiment").mkdir()
+    mine = f"# @package _global_\ndefaults: [decm_2d, _self_]\n{text}"
+    (runs / "experiment" / "mine.yaml").write_text(mine)
+    cfg = compose("train", [f"hydra.searchpath=[file://{runs}]", "experiment=mine"])
+    curve = next(curve for curve in expected_curves(cfg) if curve.metric == "map_error/0_1")
     assert len(build_expected(cfg, plain(cfg), None)) == 1
-    assert (curve.metric, list(curve.at)) == ("map_error/0_1", [0.1, 0.2, 1.0])  # the steps that all have
+    assert list(curve.at) == [0.1, 0.2, 1.0]  # the steps that all have
     assert list(curve.value) == pytest.approx([4.0, 1.0, 0.25], rel=1e-3)
     for factor in (0.9, 1.0, 1 / 0.9):
         for step, value in STEPS.items():
