@@ -12,7 +12,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint dashboard sync bars-digits ablation compare soak bench bench-gpu lock clean \
-  docker-build docker-train
+  docker-build docker-train docs-check
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,14 +86,17 @@ bench-gpu: $(STAMP)  ## the same for XL/1 in bf16 on a CUDA GPU, into docs/resul
 test: $(STAMP)  ## the whole test suite
 	.venv/bin/python -m pytest $(ARGS)
 
+docs-check: $(STAMP)  ## run the command blocks of README, CONTRIBUTING and docs/ that are marked as tested (ARGS=--quick)
+	.venv/bin/python docs/check.py $(ARGS)
+
 soak: $(STAMP)  ## 20,000 steps of the 2-D toy, watched: memory, files and logs must not grow (ten minutes)
 	.venv/bin/python benchmarks/soak.py $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy, codespell
-	.venv/bin/ruff check src tests benchmarks
-	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks docs
+	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
-	.venv/bin/codespell src tests conf docs benchmarks README.md Makefile
+	.venv/bin/codespell src tests conf docs docker benchmarks *.md CITATION.cff Makefile
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock --no-annotate

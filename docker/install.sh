@@ -4,7 +4,12 @@
 #   docker/install.sh packages   .venv, and in it what requirements.lock names (PYTHON: which interpreter)
 #   docker/install.sh decm       decm itself, editable
 set -eu
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
+if test -L .venv; then
+  echo ".venv is a link to $(readlink .venv), another checkout's environment, in which nothing is installed from here." >&2
+  echo "Work with it as it is, or remove the link to have one of this checkout's own." >&2
+  exit 2
+fi
 unset PYTHONDONTWRITEBYTECODE
 export UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1
 

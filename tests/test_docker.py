@@ -4,6 +4,7 @@ No image is built here: what is tried is what they are made of.
 """
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,11 +74,32 @@ def test_what_an_image_installs_is_what_a_fresh_clone_installs(path):
     assert "make setup" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_script_refuses_what_it_does_not_know():
+def test_the_script_refuses_what_it_does_not_know(tmp_path):
+    (tmp_path / "docker").mkdir()
+    script = shutil.copy(ROOT / "docker" / "install.sh", tmp_path / "docker")
     for arguments in ([], ["everything"]):
-        outcome = subprocess.run([ROOT / "docker" / "install.sh", *arguments], capture_output=True, text=True)
+        outcome = subprocess.run([script, *arguments], capture_output=True, text=True)
         assert (outcome.returncode, outcome.stdout) == (2, "")
         assert "packages | decm" in outcome.stderr
+
+
+def test_the_script_leaves_another_checkouts_environment_alone(tmp_path):
+    """A linked .venv, and a script that is reached through a link: nothing is installed, the target stays as it was."""
+    checkout, other = tmp_path / "checkout", tmp_path / "other"
+    (checkout / "docker").mkdir(parents=True)
+    (other / "bin").mkdir(parents=True)
+    (other / "bin" / "python").write_text('#!/bin/sh\ntouch "$(dirname "$0")/used"\n')
+    (other / "bin" / "python").chmod(0o755)
+    shutil.copy(ROOT / "docker" / "install.sh", checkout / "docker")
+    (checkout / ".venv").symlink_to(other)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "docker").symlink_to(checkout / "docker")
+    for folder in (checkout, tmp_path / "elsewhere"):
+        for step in ("packages", "decm"):
+            outcome = subprocess.run([folder / "docker" / "install.sh", step], capture_output=True, text=True)
+            assert outcome.returncode == 2
+            assert str(other) in outcome.stderr
+    assert [path.name for path in other.rglob("*") if path.is_file()] == ["python"]
 
 
 @BOTH
