@@ -4,9 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -165,3 +167,12 @@ def test_links_files_and_tests_that_a_page_names_are_there(page):
 def test_a_name_that_is_not_there_is_seen(text):
     assert len(missing(ROOT / "README.md", text)) == 1
     assert missing(ROOT / "README.md", "[a](LICENSE) `docs/check.py` `tests/test_docs.py::missing`") == []
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (paper,) = citation["references"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert paper["identifiers"] == [{"type": "other", "value": "arXiv:2602.10764"}]
+    assert re.search(rf"(?m)^## \[({re.escape(project['version'])}|Unreleased)\]", (ROOT / "CHANGELOG.md").read_text())
