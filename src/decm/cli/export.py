@@ -1,4 +1,4 @@
-"""`decm export`: a run's generator as a folder that `Generator.from_pretrained` reads, or as a graph for other runtimes."""
+"""`decm export`: a run's generator as a folder for Generator.from_pretrained, or as a graph for other runtimes."""
 
 from pathlib import Path
 

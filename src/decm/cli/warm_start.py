@@ -1,4 +1,4 @@
-"""A student that starts from another one's averaged weights: `warm_start=<run, checkpoint, exported folder, hub id>`."""
+"""A student that starts from another one's averaged weights: warm_start=<run, checkpoint, exported folder, hub id>."""
 
 from pathlib import Path
 

@@ -186,6 +186,7 @@ def write_folder(stored: Stored, folder: Path, overwrite: bool = False) -> None:
         manifest_of(config["data"])
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (part / CARD).write_text(card(config))
+        shutil.copymode(part / CARD, part / WEIGHTS)  # safetensors makes its files for their owner alone
         folder.mkdir(exist_ok=True)
         for name in (WEIGHTS, CONFIG, CARD):
             (part / name).replace(folder / name)
