@@ -15,6 +15,7 @@ from decm.training.sealed import DamagedError, NewerSchemaError
 
 STUDENT, EMA = "student.", "ema."
 LAST = Path("checkpoints/last.ckpt")  # of a run folder
+BUILT = ("network", "data", "evaluation")  # of a stored configuration, by whichever verb
 CONSOLIDATED = ".safetensors"  # weights alone, of decm consolidate
 
 
@@ -35,10 +36,10 @@ def run_folder_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == LAST.parent.name else checkpoint.parent
 
 
-def read_checkpoint(path: str | Path, parts: Sequence[str] | None = None) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, parts: Sequence[str] = BUILT) -> dict[str, Any]:
     """A checkpoint's contents, plain data and tensors only. Raises ValueError for anything else.
 
-    What the parts of its configuration that are named (None: all) would call is imported, to see that it may be.
+    `parts` of its configuration are those that will be built: what they call is imported, to see that it may be called.
     """
     file = find_checkpoint(path)
     try:

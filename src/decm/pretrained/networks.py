@@ -32,17 +32,17 @@ def targets(config: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[str] | None = None) -> None:
+def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[str]) -> None:
     """Raise ValueError unless all that a stored configuration would call is trusted, and was defined there.
 
     The second matters where a trusted module imports something else: decm.a.shutil.rmtree is not decm's. It is seen by
-    importing, which is done for the named parts of the configuration alone (None: for all).
+    importing, which is done for the named parts of the configuration alone: those that will be built.
     """
     allowed = tuple(trusted())
     for target in targets(config):  # all of them before the first is imported
         if not target.startswith(allowed):
             raise ValueError(_refusal(target, target, source))
-    for target in targets([value for key, value in config.items() if parts is None or key in parts]):
+    for target in targets([value for key, value in config.items() if key in parts]):
         locate(target, source)
 
 
