@@ -116,7 +116,7 @@ def test_a_graph_gives_the_one_step_samples_for_any_number_of_rows(network, kind
 
 
 def test_a_graph_that_gives_something_else_is_not_left(finished, tmp_path, monkeypatch):
-    """The norm's epsilon in place of its weight, say."""
+    """A norm that does not divide, say."""
 
     def wrong(g, x, shape, weight, eps):
         return g.op("Mul", x, weight)
