@@ -184,5 +184,5 @@ def test_a_device_that_is_not_there_is_refused(exported):
 
 def test_the_package_has_the_generator_and_nothing_made_up():
     assert decm.Generator is Generator
-    with pytest.raises(AttributeError, match="no attribute 'Generater'"):
-        _ = decm.Generater
+    with pytest.raises(AttributeError, match="no attribute 'Sampler'"):
+        _ = decm.Sampler
