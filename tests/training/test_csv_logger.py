@@ -73,9 +73,8 @@ def test_the_file_is_no_older_than_a_checkpoint(tmp_path):
     logger, checkpoint = MetricsCSV(tmp_path), {}
     logger.log_metrics({"fd/1": 7.0}, 2)
     assert not (tmp_path / "metrics.csv").exists()
-    manifest = Manifest(
-        "tiny", (1, 2, 2), 0, (0.5,), (0.25,), {"train": 1}, "hash", "here", {"shards": [1], "kind": "k"}
-    )
+    extra = {"kind": "latents", "shards": [1]}
+    manifest = Manifest("tiny", (1, 2, 2), 0, (0.5,), (0.25,), {"train": 1}, "hash", "here", extra)
     ConfigInCheckpoint({"seed": 0}, {"path": "a", "sha256": "0"}, manifest).on_save_checkpoint(
         SimpleNamespace(loggers=[logger]), None, checkpoint
     )
