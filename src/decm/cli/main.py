@@ -14,8 +14,10 @@ VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
+    "data": "make a data set of a folder of images, a folder a class",
     "latents": "encode, import, check or make up a set of latents",
     "consolidate": "one safetensors file of a checkpoint's averaged weights",
+    "export": "a folder, torch.export program or ONNX graph of a run's generator",
     "reference": "build the statistics that samples are compared with",
     "report": "the table of a sweep: its jobs, the best first, and what they depend on",
 }

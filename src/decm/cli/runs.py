@@ -31,6 +31,8 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 def work(settings: dict[str, Any]) -> dict[str, Any]:
     """What of a plain configuration says which work is done."""
     kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
+    if kept.get("warm_start") is None:  # which runs of an older decm do not name
+        kept.pop("warm_start", None)
     if "trainer" in kept:
         kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in NOT_SETTINGS_OF_TRAINER}
     return kept
@@ -142,15 +144,3 @@ def metric_at(results: dict[str, Any], nfe: int | None = None) -> tuple[str, int
 def metric(results: dict[str, Any]) -> float:
     """What sweepers minimize."""
     return metric_at(results)[2]
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a file or a run folder means. Raises ValueError if there is none."""
-    path = Path(path)
-    if path.is_file() or (path.is_dir() and path.suffix == LAST.suffix):  # the latter is a sharded checkpoint
-        return path
-    if not path.exists():
-        raise ValueError(f"Checkpoint {str(path)!r} does not exist; expected a run folder or a .ckpt file.")
-    if not (path / LAST).exists():
-        raise ValueError(f"{str(path)!r} has no {LAST}: no checkpoint was saved there yet, or it is no run folder.")
-    return path / LAST

@@ -6,9 +6,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from decm.cli.schema_checkpoints import Consolidate, Sample
+from decm.cli.schema_checkpoints import Consolidate, Export, Sample
 from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
-from decm.cli.schema_latents import DATA, Latents
+from decm.cli.schema_latents import DATA, Images, Latents
 from decm.cli.schema_machine import Expected, Faults, Guard, Logger, Trainer
 from decm.cli.schema_objectives import OBJECTIVES, SEGMENTS, Target
 from decm.cli.schema_reference import ImageStatistics, Reference
@@ -131,6 +131,7 @@ class Train:
     segment: Any = MISSING
     objective: Any = MISSING
     teacher: Teacher = field(default_factory=Teacher)
+    warm_start: str | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Any = MISSING
     ema: Ema = field(default_factory=Ema)
@@ -152,7 +153,7 @@ def register() -> None:
     store = ConfigStore.instance()
     verbs = {
         "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
-        "consolidate": Consolidate, "report": Report,
+        "consolidate": Consolidate, "report": Report, "export": Export, "data": Images,
     }  # fmt: skip
     for verb, schema in verbs.items():
         store.store(name=f"{verb}_schema", node=schema)

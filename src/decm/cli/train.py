@@ -22,6 +22,7 @@ from decm.cli.scores import code_version, figures, score_models
 from decm.cli.stored import forget, stored
 from decm.cli.sweep_job import apart, earlier, job_folder, note, wants_processes
 from decm.cli.teachers import Source, obtain
+from decm.cli.warm_start import check_warm_start
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.flow_map import FlowMap
@@ -73,6 +74,7 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
     """
     dataset = build_dataset(cfg)
     bench = build_bench(cfg, dataset)
+    check_warm_start(cfg, folder)
     source = obtain(cfg, dataset, fit_teacher)
     if not cfg.distill:
         return score_teacher(cfg, folder, dataset, bench, source)
