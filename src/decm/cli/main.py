@@ -15,6 +15,7 @@ VERBS = {
     "sample": "draw samples from a checkpoint into a picture",
     "latents": "encode, import, check or make up a set of latents",
     "consolidate": "one safetensors file of a checkpoint's averaged weights",
+    "report": "the page of a run, or of several beside each other",
     "reference": "build the statistics that samples are compared with",
 }
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
@@ -39,6 +40,7 @@ def usage() -> str:
         "  decm train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
         "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
+        "  decm report path=runs/decm_digits/<time>\n"
         "  decm latents check path=data/imagenet256\n"
         "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
         "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration.\n"

@@ -11,6 +11,7 @@ from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_machine import Faults, Guard, Logger, Trainer
 from decm.cli.schema_reference import ImageStatistics, Reference
+from decm.cli.schema_verbs import Report
 
 
 @dataclass
@@ -189,6 +190,7 @@ class Train:
     faults: Faults = field(default_factory=Faults)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runs: str = MISSING
+    report: bool = MISSING
     resume: str | None = None
     dry_run: bool = MISSING
     debug: bool = MISSING
@@ -199,7 +201,7 @@ def register() -> None:
     store = ConfigStore.instance()
     verbs = {
         "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
-        "consolidate": Consolidate,
+        "consolidate": Consolidate, "report": Report,
     }  # fmt: skip
     for verb, schema in verbs.items():
         store.store(name=f"{verb}_schema", node=schema)
