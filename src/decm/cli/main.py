@@ -17,7 +17,11 @@ VERBS = {
     "consolidate": "one safetensors file of a checkpoint's averaged weights",
     "report": "the page of a run, or of several beside each other",
     "reference": "build the statistics that samples are compared with",
+    "runs": "what runs there are: state, figures, size",
+    "doctor": "versions, devices, disk, W&B, and which files are missing",
+    "clean": "remove old checkpoints and W&B folders of finished runs",
 }
+MODULES = {"runs": "list_runs"}  # where a verb's `task` is, unless in cli/<verb>.py
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
@@ -139,7 +143,7 @@ def main() -> None:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
-        return run_task(import_module(f"decm.cli.{verb}").task, cfg)
+        return run_task(import_module(f"decm.cli.{MODULES.get(verb, verb)}").task, cfg)
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()

@@ -7,9 +7,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from decm.cli.config import compose, conf_dir, plain
-from decm.cli.locks import in_use
+from decm.cli.run_folders import state_of
 from decm.cli.runs import RESULTS, read_config, read_results
-from decm.report.run_files import FINISHED, RUNNING, UNFINISHED, Run
+from decm.report.run_files import Run
 from decm.training.durable import write_text
 
 
@@ -19,8 +19,7 @@ def read_run(folder: Path) -> Run:
     if config is None:
         raise ValueError(f"{folder} is not a run folder: it has no config.yaml. Expected runs/<experiment>/<time>.")
     results = read_results(folder) if (folder / RESULTS).is_file() else None
-    state = FINISHED if results else RUNNING if in_use(folder) else UNFINISHED
-    return Run(folder, config, defaults_of(config), results, state, parameters_of(config))
+    return Run(folder, config, defaults_of(config), results, state_of(folder), parameters_of(config))
 
 
 def defaults_of(config: dict[str, Any]) -> dict[str, Any]:

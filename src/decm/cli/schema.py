@@ -11,7 +11,7 @@ from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Latents
 from decm.cli.schema_machine import Faults, Guard, Logger, Trainer
 from decm.cli.schema_reference import ImageStatistics, Reference
-from decm.cli.schema_verbs import Report
+from decm.cli.schema_verbs import Clean, Doctor, Report, Runs
 
 
 @dataclass
@@ -201,7 +201,8 @@ def register() -> None:
     store = ConfigStore.instance()
     verbs = {
         "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
-        "consolidate": Consolidate, "report": Report,
+        "consolidate": Consolidate, "report": Report, "runs": Runs, "doctor": Doctor,
+        "clean": Clean,
     }  # fmt: skip
     for verb, schema in verbs.items():
         store.store(name=f"{verb}_schema", node=schema)

@@ -11,3 +11,27 @@ class Report:
     runs: list[str] | None = None
     out: str | None = None
     debug: bool = MISSING
+
+
+@dataclass
+class Runs:
+    runs: str = MISSING
+    name: str | None = None
+    debug: bool = MISSING
+
+
+@dataclass
+class Doctor:
+    runs: str = MISSING
+    name: str = MISSING
+    debug: bool = MISSING
+
+
+@dataclass
+class Clean:
+    runs: str = MISSING
+    checkpoints: bool = MISSING
+    wandb: bool = MISSING
+    dry_run: bool = MISSING
+    yes: bool = MISSING
+    debug: bool = MISSING
