@@ -3,8 +3,13 @@
 import shutil
 
 import pytest
+from PIL import Image
 
 from browser import chromium, faint, opened, overflow, shown, undecoded
+from decm.report.compare import compare
+from decm.report.page import MOVING
+from decm.report.page import page as render_page
+from run_folders import CONFIG, RESULTS, make_run
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +104,47 @@ def test_the_page_is_one_file_of_less_than_five_megabytes(finished, browser, tmp
     assert page.stat().st_size < 5_000_000
     with opened(browser, page) as shown_page:
         assert undecoded(shown_page) == []
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A page of two runs that differ in scores, settings and pictures."""
+    folder = tmp_path_factory.mktemp("compared")
+    other = {**RESULTS, "student": {"1": 1.0, "2": 2.0}}
+    runs = [make_run(folder / "a"), make_run(folder / "b", {**CONFIG, "seed": 4}, results=other, seed=1)]
+    (folder / "compare.html").write_text(compare(runs))
+    return folder / "compare.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_comparison_is_whole_and_readable(browser, compared, width, scheme):
+    with opened(browser, compared, width, scheme) as page:
+        assert undecoded(page) == []
+        assert page.complaints == []
+        assert overflow(page) == 0
+        assert faint(page) == []
+
+
+def test_a_comparison_shows_the_rows_of_the_chosen_steps(browser, compared):
+    """The teacher's row above each run's, all of them equally wide, so that seeds stand below each other."""
+    with opened(browser, compared) as page:
+        assert shown(page, ".panel") == ["teacher, 2 steps, NFE 1", "a, NFE 1", "b, NFE 1"]
+        boxes = [image.bounding_box() for image in page.locator(".panel img").all() if image.is_visible()]
+        assert len({(round(box["x"]), round(box["width"])) for box in boxes}) == 1
+        page.locator("#nfe-1").focus()
+        page.keyboard.press("ArrowRight")
+        assert shown(page, ".panel") == ["teacher, 2 steps, NFE 2", "a, NFE 2", "b, NFE 2"]
+
+
+def test_who_wants_no_motion_sees_the_last_frame(browser, tmp_path):
+    run = make_run(tmp_path / "a")
+    frames = [Image.new("RGB", (40, 20), color) for color in ("red", "blue")]
+    frames[0].save(run.folder / MOVING, save_all=True, append_images=frames[1:], lossless=True)
+    (tmp_path / "page.html").write_text(render_page(run))
+    for motion, kind in (("reduce", "data:image/png"), ("no-preference", "data:image/webp")):
+        with opened(browser, tmp_path / "page.html", motion=motion) as page:
+            moving = page.locator("picture img")
+            assert moving.evaluate("e => e.currentSrc").startswith(kind)
+            assert undecoded(page) == []
+            assert page.complaints == []

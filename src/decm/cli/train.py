@@ -18,16 +18,17 @@ from decm.cli.launch import is_first
 from decm.cli.locks import unlock
 from decm.cli.report_page import try_page
 from decm.cli.runs import note_command, open_folder, work, write_results
-from decm.cli.scores import code_version, figures, score_models
+from decm.cli.scores import code_version, costs, figures, score_models
 from decm.cli.stored import forget, stored
 from decm.cli.teachers import Source, obtain
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.exact import MixtureFlow
 from decm.flow.flow_map import FlowMap
+from decm.report.pictures import samples_by_seed
 from decm.report.table import markdown, show
 from decm.training.callbacks.preemption import PreemptedError
-from decm.training.callbacks.tracking import finish, summarize
+from decm.training.callbacks.tracking import finish, log_table, summarize
 
 PICTURE_SAMPLES = 100
 
@@ -83,7 +84,11 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
         results["seconds"] = {"teacher": source.seconds, "distill": fitted.seconds, "evaluate": seconds}
         results["teacher_reused"] = source.reused
         results["forward_equivalents"] = fitted.module.forward_equivalents
-        summarize(fitted.loggers, figures(results), pictures)
+        summarize(fitted.loggers, {**figures(results), **costs(results)}, pictures)
+        if fitted.loggers[1:]:
+            log_table(
+                fitted.loggers, "samples_by_seed", *samples_by_seed(pictures["comparison"], evaluator.num_classes)
+            )
         write_run(folder, results, cfg.report)
         forget(evaluator)
         return results["student"][str(min(cfg.evaluation.nfe))]

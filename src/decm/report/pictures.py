@@ -50,6 +50,20 @@ def rows_of(path: Path) -> dict[str, Image.Image]:
     }
 
 
+def samples_by_seed(path: Path, classes: int) -> tuple[list[str], list[list[Any]]]:
+    """(columns, rows) of a table: sample i, its label, and its picture in each row of a comparison of images."""
+    rows, found = rows_of(path), []
+    if not rows:
+        return [], []
+    count = layout_of(path)["columns"]  # type: ignore[index]
+    for k in range(count):
+        cells = [
+            row.crop((k * row.width // count, 0, (k + 1) * row.width // count, row.height)) for row in rows.values()
+        ]
+        found.append([k, k % classes if classes else None, *(cell.convert("RGB") for cell in cells)])
+    return ["sample", "label", *rows], found
+
+
 def grid_of(path: Path) -> Image.Image | None:
     """A grid of images without white gaps; None for any other picture."""
     layout = layout_of(path) if path.is_file() else None
