@@ -89,10 +89,10 @@ def facts(run: Run, metrics: dict[str, Series]) -> list[tuple[str, str]]:
         middle = sorted(speed.values)[len(speed.values) // 2]
         found.append(("samples a second", f"{middle:,.0f}"))
     for name, value in results.get("seconds", {}).items():
-        if name == "teacher" and value < 0.5 and not results.get("teacher_reused"):
-            continue  # none was trained
-        reused = " (reused)" if name == "teacher" and results.get("teacher_reused") else ""
-        found.append((f"{SECONDS.get(name, name)}{reused}", f"{value:,.0f} s"))
+        if name == "teacher" and results.get("teacher_reused"):
+            found.append(("teacher", "reused"))
+        elif name != "teacher" or value >= 0.5:  # else there was none to train
+            found.append((SECONDS.get(name, name), f"{value:,.0f} s"))
     if "forward_equivalents" in results:
         found.append(("forward-equivalents", f"{results['forward_equivalents']:,.0f}"))
     return found
