@@ -156,6 +156,16 @@ def test_a_teacher_that_was_trained_for_another_run_has_a_page(tmp_path):
     assert "12 s" in text
 
 
+def test_a_teacher_that_was_scored_alone_has_a_page(tmp_path):
+    results = {**RESULTS, "student": {}, "seconds": {"evaluate": 3.0}}
+    del results["forward_equivalents"]
+    text = page(make_run(tmp_path / "a", results=results))
+    rows = Reader(text).rows
+    assert ["teacher", "9.500", "1.250"] in rows
+    assert not any(row[0] == "student" for row in rows if row)
+    assert "<strong>9.500</strong> at 1 step" in text
+
+
 def test_the_newest_preview_stands_in_for_pictures_that_are_not_there_yet(tmp_path):
     run = make_run(tmp_path / "a", results=None)
     (run.folder / "previews").mkdir()
