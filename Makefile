@@ -12,11 +12,11 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test lint dashboard sync bars-digits ablation compare soak bench bench-gpu lock clean \
+.PHONY: help setup train sweep test lint dashboard sync wandb-workspace bars-digits ablation compare soak bench bench-gpu lock clean \
   docker-build docker-train docs-check
 
 help:  ## what can be made
-	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  options: EXP=$(EXP)  ARGS='any Hydra override'  RESUME=1  IMAGE=gpu | cpu"
 
 setup: $(STAMP)  ## create .venv from requirements.lock (about 6 GB on disk, with the CUDA build of torch)
@@ -44,6 +44,9 @@ dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without
 
 sync: $(STAMP)  ## upload every offline W&B run below runs/ (needs wandb login)
 	@find runs -maxdepth 6 -type d -name 'offline-run-*' -exec .venv/bin/wandb sync {} +
+
+wandb-workspace: $(STAMP)  ## save the W&B workspace and report: ENTITY=<user or team> PROJECT=decm (needs wandb login)
+	.venv/bin/python -m decm.report.dashboards "$(ENTITY)" $(PROJECT)
 
 ifneq ($(filter-out gpu cpu,$(IMAGE)),)
   $(error IMAGE=$(IMAGE); expected gpu or cpu)
