@@ -3,20 +3,21 @@ EXP    ?= decm_digits
 ARGS   ?=
 RESUME ?= 0
 SWEEP  ?= n2n
+IMAGE  ?= gpu
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 STAMP  := .venv/.stamp
 DECM   := .venv/bin/decm
 
 unexport PYTHONDONTWRITEBYTECODE
 export UV_PYTHON_DOWNLOADS := never
-export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test lint dashboard sync bars-digits ablation compare soak bench bench-gpu lock clean
+.PHONY: help setup train sweep test lint dashboard sync wandb-workspace bars-digits ablation compare soak bench bench-gpu lock clean \
+  docker-build docker-train docs-check
 
 help:  ## what can be made
-	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  options: EXP=$(EXP)  ARGS='any Hydra override'  RESUME=1"
+	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  options: EXP=$(EXP)  ARGS='any Hydra override'  RESUME=1  IMAGE=gpu | cpu"
 
 setup: $(STAMP)  ## create .venv from requirements.lock (about 6 GB on disk, with the CUDA build of torch)
 
@@ -24,11 +25,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "decm needs Python 3.11, 3.12 or 3.13 on the PATH"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "decm needs Python 3.11, 3.12 or 3.13; found $$($(PYTHON) --version). Choose with PYTHON=..."; exit 2; }
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo "setting up .venv from requirements.lock"
-	@.venv/bin/python -m pip install -q --disable-pip-version-check uv
-	@.venv/bin/uv pip sync -q -p .venv/bin/python requirements.lock
-	@.venv/bin/uv pip install -q -p .venv/bin/python --no-deps -e .
+	@PYTHON="$(PYTHON)" docker/install.sh packages
+	@docker/install.sh decm
 	@touch $(STAMP)
 
 train: $(STAMP)  ## train an experiment: EXP=decm_digits | decm_2d | teacher_digits | smoke
@@ -45,6 +44,22 @@ dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without
 
 sync: $(STAMP)  ## upload every offline W&B run below runs/ (needs wandb login)
 	@find runs -maxdepth 6 -type d -name 'offline-run-*' -exec .venv/bin/wandb sync {} +
+
+wandb-workspace: $(STAMP)  ## save the W&B workspace and report: ENTITY=<user or team> PROJECT=decm (needs wandb login)
+	.venv/bin/python -m decm.report.dashboards "$(ENTITY)" $(PROJECT)
+
+ifneq ($(filter-out gpu cpu,$(IMAGE)),)
+  $(error IMAGE=$(IMAGE); expected gpu or cpu)
+endif
+COMPOSE := DECM_UID=$$(id -u) DECM_GID=$$(id -g) docker compose -f docker/compose.yaml
+
+docker-build:  ## build the image decm:gpu (IMAGE=cpu: decm:cpu), from the same lock and script as .venv
+	docker build -f docker/Dockerfile$(if $(filter cpu,$(IMAGE)),.cpu) -t decm:$(IMAGE) .
+
+docker-train: docker-build  ## make train in a container, into the same runs/ (IMAGE=cpu: without a GPU)
+	@mkdir -p runs data weights
+	$(COMPOSE) run --rm trainer$(if $(filter cpu,$(IMAGE)),-cpu) \
+	  train experiment=$(EXP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
 
 MULTIRUN := runs/decm_digits/multirun
 ROWS     := 'hydra.sweep.subdir=$${hydra.runtime.choices.objective}-$${seed}'  # as benchmarks/results.py reads them
@@ -76,14 +91,17 @@ bench-gpu: $(STAMP)  ## the same for XL/1 in bf16 on a CUDA GPU, into docs/resul
 test: $(STAMP)  ## the whole test suite
 	.venv/bin/python -m pytest $(ARGS)
 
+docs-check: $(STAMP)  ## run the command blocks of README, CONTRIBUTING and docs/ that are marked as tested (ARGS=--quick)
+	.venv/bin/python docs/check.py $(ARGS)
+
 soak: $(STAMP)  ## 20,000 steps of the 2-D toy, watched: memory, files and logs must not grow (ten minutes)
 	.venv/bin/python benchmarks/soak.py $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy, codespell
-	.venv/bin/ruff check src tests benchmarks
-	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks docs
+	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
-	.venv/bin/codespell src tests conf docs benchmarks README.md Makefile
+	.venv/bin/codespell src tests conf docs docker benchmarks *.md CITATION.cff Makefile
 
 lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	.venv/bin/uv pip compile --universal --python-version 3.11 --all-extras pyproject.toml -o requirements.lock --no-annotate

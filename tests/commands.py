@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 TINY = [
     "experiment=smoke", "max_steps=6", "batch_size=16", "network.hidden_size=24", "network.depth=1", "trainer=cpu",
     "trainer.checkpoint_every=2", "trainer.log_every=1", "logger=csv", "evaluation.num_samples=60",
-    "evaluation.nfe=[1,2]", "evaluation.every=0", "evaluation.preview_every=0",
+    "evaluation.nfe=[1,2]", "evaluation.every=0", "evaluation.preview_every=0", "report=false",
 ]  # fmt: skip
 RING = ["experiment=decm_2d", "network.hidden_size=16", "network.depth=1", "evaluation.bench.num_map_points=64"]
 NO_TEACHER = ["teacher=none", "objective=fm"]

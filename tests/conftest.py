@@ -26,7 +26,7 @@ class Finished:
 def finished(tmp_path_factory):
     """Trained once a session. Not to be written to: see `runs`."""
     runs = tmp_path_factory.mktemp("runs")
-    answer = commands.train(runs)
+    answer = commands.train(runs, "report=true")
     assert answer.code == 0, answer.said
     return Finished(runs, commands.only(runs / "smoke"), commands.only(runs / "teacher_smoke"), answer)
 

@@ -12,10 +12,10 @@ from commands import decm, metrics, only, results
 from decm.cli.bench_images import stored_states
 from decm.cli.build import build_network
 from decm.cli.config import compose
-from decm.cli.decode import PROJECTED, Decoded, Projection, build_decoder
 from decm.cli.dry_run import forward_equivalents
 from decm.data.latent_sources import synthetic_latents
 from decm.networks.autoencoder import Autoencoder
+from decm.pretrained.decode import PROJECTED, Decoded, Projection, build_decoder
 from helpers import randomize_parameters
 
 SMOKE = ["experiment=decm_imagenet_smoke", "logger=csv"]

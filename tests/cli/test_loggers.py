@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from commands import RING, TINY, decm, in_a_process, metrics, results
-from decm.training.callbacks.tracking import wandb_mode
+from decm.cli.runs import read_config as settings_of
+from decm.training.callbacks.tracking import build_loggers, finish, wandb_mode
 
 TRACKED = [*TINY, *RING, "logger=wandb", "max_steps=4", "evaluation.every=2", "evaluation.every_num_samples=50"]
 BLOCKED = """
@@ -66,6 +67,60 @@ def test_the_summary_holds_the_final_figures(tracked):
             assert float(summary[f"fd/{nfe}"]) == pytest.approx(value, rel=1e-6)
         for name, value in r["map_error"].items():
             assert float(summary[f"map_error/{name}"]) == pytest.approx(value, rel=1e-6)
+
+
+def records(run, kind):
+    """The records of a kind in an offline run's own file, read with W&B's own tool."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    return [record[kind] for record in map(json.loads, lines) if record["type"] == kind]
+
+
+def test_the_summary_of_an_unfinished_run_is_its_lowest_distance_and_mean_speed(tracked, tmp_path, monkeypatch):
+    """Of what is not named, by the last value."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = shutil.copytree(tracked[0], tmp_path / "run", ignore=shutil.ignore_patterns("wandb"))
+    loggers = build_loggers(settings_of(folder), folder, None)
+    for step, value in enumerate((3.0, 1.0, 2.0)):
+        for logger in loggers:
+            figures = {"fd/1": value, "map_error/v": 2 * value, "speed/samples_per_s": value, "loss/a": value}
+            logger.log_metrics(figures, step=step)
+    finish(loggers)
+    summary = summary_of(offline_run(folder))
+    assert summary["fd/1"] == {"min": 1}
+    assert summary["map_error/v"] == {"min": 2}
+    assert summary["speed/samples_per_s"] == {"mean": 2}
+    assert summary["loss/a"] == 2
+
+
+def test_runs_are_filtered_by_experiment_segments_and_nested_settings(tracked):
+    (run,) = records(offline_run(tracked[1]), "run")
+    config = run["config"]["update"]
+    assert config["experiment"] == "decm_2d"
+    assert config["segments"] == "consistency+instantaneous+noise_to_noisy"
+    assert config["seed"] == 1
+    assert config["optimizer"]["lr"] == 1e-3
+    assert "segment" not in config  # what the run is not trained on
+    assert set(run["tags"]) == {"decm_2d", "consistency", "instantaneous", "noise_to_noisy"}
+
+
+def test_a_run_of_images_ends_with_a_table_of_samples_by_seed_and_label(runs, monkeypatch):
+    """Its pictures wait in the run folder for an upload."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert decm("train", *TINY, f"runs={runs}", "logger=wandb", "max_steps=2").code == 0
+    folder = next(path.parent for path in (runs / "smoke").glob("2*/results.json"))
+    (path,) = (offline_run(folder) / "files" / "media" / "table").glob("samples_by_seed*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"] == ["sample", "label", "teacher, 2", "1 step", "2 steps"]
+    assert [row[:2] for row in table["data"]] == [[k, k] for k in range(10)]
+    (artifact,) = records(offline_run(folder), "artifact")
+    pictures = [entry for entry in artifact["manifest"]["contents"] if entry["path"].startswith("media/images")]
+    assert len(pictures) == 30
+    assert all(entry["local_path"].startswith(str(folder / "wandb")) for entry in pictures)
+    summary = summary_of(offline_run(folder))
+    assert float(summary["forward_equivalents"]) == results(folder)["forward_equivalents"]
+    assert float(summary["seconds/distill"]) == pytest.approx(results(folder)["seconds"]["distill"], rel=1e-6)
 
 
 def test_an_evaluation_adds_its_figures_to_the_summary_of_the_run(tracked, tmp_path, monkeypatch):

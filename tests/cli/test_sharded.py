@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from cli.test_imagenet import FAST
 from commands import decm, in_a_process, only, results
-from decm.cli.build import read_checkpoint
+from decm.pretrained.checkpoints import read_checkpoint
 
 SHARDED = [*FAST, "trainer=fsdp", "evaluation.every=2"]
 pytestmark = pytest.mark.slow

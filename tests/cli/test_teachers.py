@@ -8,10 +8,12 @@ import torch
 from omegaconf import OmegaConf
 
 from commands import RING, TINY, command, environment, only, results, train
-from decm.cli.build import build_dataset, build_network, load_strictly, read_checkpoint, weights_of
+from decm.cli.build import build_dataset, build_network
 from decm.cli.config import TEACHER_KEYS, compose, plain, teacher_hash
 from decm.cli.runs import run_folders
 from decm.cli.teachers import initialize, obtain, teacher_config
+from decm.pretrained.checkpoints import read_checkpoint, weights_of
+from decm.pretrained.networks import load_strictly
 
 
 def never(cfg, folder):

@@ -5,6 +5,7 @@ import torch
 
 from decm.objectives.base import Segment
 from decm.objectives.consistency import Consistency
+from decm.objectives.improved_mean_flow import ImprovedMeanFlow
 from decm.objectives.mean_flow import MeanFlow
 from helpers import largest, no_labels, random_states, random_times
 
@@ -29,6 +30,17 @@ def test_to_the_data_end_its_tangent_is_that_of_consistency():
     segment, F, dF = case(end=1.0)
     mean_flow, consistency = (law.aim(segment, F, dF, None).tangent for law in (MeanFlow(), Consistency("squared")))
     assert largest(mean_flow - consistency) < 1e-14
+
+
+def test_the_improved_derivative_is_along_the_students_own_velocity_and_the_target_is_of_the_fields():
+    segment, F, dF = case()
+    segment.student = lambda x, t, s, y: 2 * x + (s - t).reshape(-1, 1, 1, 1)
+    own, fields = (law.ask(segment, None).tangents for law in (ImprovedMeanFlow(), MeanFlow()))
+    assert largest(own[0] - 2 * segment.x) < 1e-14
+    assert torch.equal(fields[0], segment.v)
+    assert all(torch.equal(a, b) for a, b in zip(own[1:], fields[1:], strict=True))
+    targets = [law.aim(segment, F, dF, None).target for law in (ImprovedMeanFlow(), MeanFlow())]
+    assert torch.equal(*targets)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])

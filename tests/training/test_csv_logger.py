@@ -2,11 +2,13 @@
 
 import csv
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from decm.cli.callbacks import ConfigInCheckpoint
+from decm.data.manifest import Manifest, manifest_of
 from decm.training.csv_logger import KEPT, MetricsCSV
 
 
@@ -71,13 +73,16 @@ def test_the_file_is_no_older_than_a_checkpoint(tmp_path):
     logger, checkpoint = MetricsCSV(tmp_path), {}
     logger.log_metrics({"fd/1": 7.0}, 2)
     assert not (tmp_path / "metrics.csv").exists()
-    ConfigInCheckpoint({"seed": 0}, {"path": "a", "sha256": "0"}).on_save_checkpoint(
+    extra = {"kind": "latents", "shards": [1]}
+    manifest = Manifest("tiny", (1, 2, 2), 0, (0.5,), (0.25,), {"train": 1}, "hash", "here", extra)
+    ConfigInCheckpoint({"seed": 0}, {"path": "a", "sha256": "0"}, manifest).on_save_checkpoint(
         SimpleNamespace(loggers=[logger]), None, checkpoint
     )
     assert lines(tmp_path) == [{"step": "2", "fd/1": "7.0"}]
     assert checkpoint["decm_config"] == {"seed": 0}
     assert checkpoint["teacher"] == {"path": "a", "sha256": "0"}
     assert checkpoint["code_version"]
+    assert manifest_of(checkpoint["manifest"]) == replace(manifest, extra={"kind": "latents"})
 
 
 @pytest.mark.parametrize("step", [0, None])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from decm.cli.bench import Bench
-from decm.cli.decode import Decoder, build_decoder
 from decm.cli.devices import compute_device
 from decm.cli.scores import code_version
 from decm.data.latents import LatentDataset
@@ -23,6 +22,7 @@ from decm.evaluation.features import Extractor, build_extractor
 from decm.evaluation.pictures import ImagePainter
 from decm.evaluation.statistics import Reference, build_reference, read_reference, write_reference
 from decm.evaluation.suite import KEEP, SuiteJudge
+from decm.pretrained.decode import Decoder, build_decoder
 
 
 def image_statistics(
@@ -37,7 +37,7 @@ def image_statistics(
     Raises ValueError for a missing file, by its setting.
     """
     device = compute_device()
-    decode = build_decoder(dataset.manifest, autoencoder, "evaluation.bench.autoencoder")
+    decode = build_decoder(dataset.manifest, autoencoder, "evaluation.bench.autoencoder", device)
 
     def pair(extractor: Extractor, path: str | None) -> tuple[Extractor, Reference]:
         if path:

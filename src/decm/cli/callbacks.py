@@ -19,6 +19,7 @@ from decm.cli.runs import LAST
 from decm.cli.scores import code_version
 from decm.cli.teachers import Source
 from decm.data.loader import Dataset
+from decm.data.manifest import Manifest
 from decm.training.callbacks.checkpoints import Checkpoints
 from decm.training.callbacks.ema import EMA
 from decm.training.callbacks.ema_snapshots import FOLDER, EMASnapshots
@@ -34,10 +35,15 @@ from decm.training.sharding import ShardedStrategy
 
 
 class ConfigInCheckpoint(Callback):
-    """A checkpoint carries what explains it (settings, code, teacher), and the loggers' files are no older than it."""
+    """A checkpoint carries what explains it (settings, code, teacher, the data's manifest).
 
-    def __init__(self, settings: dict[str, Any], teacher: dict[str, str | None]) -> None:
-        self.facts = {"decm_config": settings, "code_version": code_version(), "teacher": teacher}
+    The loggers' files are no older than it.
+    """
+
+    def __init__(self, settings: dict[str, Any], teacher: dict[str, str | None], manifest: Manifest) -> None:
+        self.facts = {
+            "decm_config": settings, "code_version": code_version(), "teacher": teacher, "manifest": manifest.facts(),
+        }  # fmt: skip
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.facts)
@@ -76,7 +82,7 @@ def build_callbacks(
         EMA(cfg.ema.kind, cfg.ema.decay, cfg.ema.sigma_rel),
         Speed(cfg.batch_size),
         RichProgressBar() if sys.stdout.isatty() else PlainProgress(cfg.name),
-        ConfigInCheckpoint(settings, teacher),
+        ConfigInCheckpoint(settings, teacher, dataset.manifest),
         Guard(folder, cfg.guard.patience, cfg.guard.spike),
         Preemption(folder),
         Watchdog(folder, cfg.guard.hang_timeout),

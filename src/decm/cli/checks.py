@@ -26,6 +26,8 @@ def check_settings(cfg: DictConfig) -> None:
         raise ValueError(f"teacher.path={path} does not exist; expected the weights file of the teacher.")
     if not cfg.distill and cfg.teacher.kind == "none":
         raise ValueError("distill=false scores the teacher, and teacher=none is none. Choose another `teacher`.")
+    if not cfg.distill and cfg.warm_start is not None:
+        raise ValueError("warm_start has no effect with distill=false, which trains no student.")
     if not cfg.distill and cfg.dry_run:
         raise ValueError("dry_run=true describes a distillation; with distill=false there is none.")
     check_evaluation(cfg)

@@ -6,8 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
-from decm.cli.build import CONSOLIDATED, EMA, STUDENT, read_checkpoint, weights_of
 from decm.cli.scores import code_version
+from decm.pretrained.checkpoints import CONSOLIDATED, EMA, STUDENT, read_checkpoint, weights_of
 
 PREFIXES = {"ema": EMA, "student": STUDENT}
 
@@ -25,6 +25,8 @@ def task(cfg: DictConfig) -> None:
         "decm_config": json.dumps(checkpoint["decm_config"]), "global_step": str(checkpoint["global_step"]),
         "weights": cfg.weights, "code_version": code_version(),
     }  # fmt: skip
+    if checkpoint.get("manifest"):  # older checkpoints have none
+        facts["manifest"] = json.dumps(checkpoint["manifest"])
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     save_file(weights, part, facts)

@@ -4,8 +4,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,34 +11,11 @@ from torch import Tensor
 
 from decm.cli.images import load_image
 from decm.data.image_files import ImageFile
-from decm.data.index import file_hash
 from decm.data.shards import Record
 from decm.flow.randomness import normal
-from decm.networks.autoencoder import KINDS, Autoencoder
+from decm.networks.autoencoder import Autoencoder
 
 LATENTS = ("mean", "sample")
-
-
-def build_autoencoder(kind: str, overrides: dict[str, Any], weights: str) -> tuple[Autoencoder, dict[str, Any]]:
-    """The autoencoder of a kind with settings of its own in place of the kind's, and the facts that identify it.
-
-    Encodes in float32 unless `half_precision` says otherwise. Raises ValueError for an unknown kind or setting.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r} is no autoencoder. Choose one of {', '.join(KINDS)}.")
-    settings = {"half_precision": False, **KINDS[kind], **overrides}
-    try:
-        autoencoder = Autoencoder(**settings)
-    except TypeError as error:
-        raise ValueError(f"autoencoder={overrides} is not understood ({error}).") from error
-    autoencoder.load(weights)
-    plain = {key: list(value) if isinstance(value, tuple | list) else value for key, value in settings.items()}
-    return autoencoder, {
-        "kind": kind,
-        **plain,
-        "weights": Path(weights).name,
-        "weights_sha256": file_hash(Path(weights)),
-    }
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from decm.cli.bench import Bench
-from decm.cli.build import build_bench, build_dataset, build_evaluator, load_strictly, segment_names
+from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
 from decm.cli.checks import check_evaluation
 from decm.cli.devices import pick_device
 from decm.cli.models import Model, load_model
@@ -22,6 +22,7 @@ from decm.cli.scores import figures, score_models
 from decm.cli.stored import StoredEvaluator, forget, stored, write_pictures
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
+from decm.pretrained.networks import load_strictly
 from decm.report.table import markdown, show
 from decm.training.callbacks.ema_snapshots import find_snapshots, reconstruct
 from decm.training.callbacks.tracking import add_to_summary

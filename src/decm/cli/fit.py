@@ -20,6 +20,7 @@ from decm.cli.launch import is_first
 from decm.cli.resume import resume_point, teacher_facts
 from decm.cli.runs import LAST
 from decm.cli.teachers import Source, initialize
+from decm.cli.warm_start import warm_start
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.networks.regions import prepare_regions
@@ -54,13 +55,16 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def build_module(cfg: DictConfig, source: Source, rollbacks: int = 0) -> DistillationModule:
-    """Student (from the teacher's weights where asked), EMA and teacher, with the recipe of a configuration.
+def build_module(cfg: DictConfig, source: Source, rollbacks: int = 0, fresh: bool = True) -> DistillationModule:
+    """Student (from another's or the teacher's weights where asked), EMA and teacher, with the recipe of a config.
 
-    After each rollback the data seed is another one.
+    After each rollback the data seed is another one. Where the run is not `fresh`, a checkpoint has the weights.
     """
     student = build_network(cfg.network, cfg.seed)
-    initialize(student, source, cfg)
+    if cfg.warm_start is None:
+        initialize(student, source, cfg)
+    elif fresh:
+        warm_start(student, cfg)
     times = instantiate(cfg.times) if cfg.times else None
     recipe = Recipe(
         cfg.seed + rollbacks * OTHER_DATA, cfg.batch_size, instantiate(cfg.optimizer), instantiate(cfg.schedule),
@@ -94,9 +98,9 @@ def fit(
     rollbacks = count_rollbacks(folder)
     try:
         while True:
-            module = build_module(cfg, source, rollbacks)
-            callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench, teacher)
             resumed = resume_point(folder / LAST.parent, teacher)
+            module = build_module(cfg, source, rollbacks, fresh=resumed is None)
+            callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench, teacher)
             try:
                 trainer = train(cfg, folder, dataset, module, callbacks, loggers, resumed)
                 break

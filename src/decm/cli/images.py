@@ -25,15 +25,15 @@ def center_crop(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
-def load_image(file: ImageFile, side: int | None) -> Tensor:
-    """uint8 [3, H, W] of an image file, cropped to `side` if set. Raises ValueError, by name, if it is broken."""
+def load_image(file: ImageFile, side: int | None, gray: bool = False) -> Tensor:
+    """uint8 [3 or 1, H, W] of an image file, cropped to `side` if set. Raises ValueError, by name, if it is broken."""
     try:
         with Image.open(io.BytesIO(file.read())) as image:
-            picture = image.convert("RGB")
+            picture = image.convert("L" if gray else "RGB")
             cropped = center_crop(picture, side) if side else picture
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"The image {file} cannot be decoded ({error}). Mend or remove it.") from error
-    return torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(cropped)).reshape(cropped.height, cropped.width, -1).permute(2, 0, 1)
 
 
 def list_images(folder: str | Path) -> list[Path]:

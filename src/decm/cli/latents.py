@@ -56,7 +56,8 @@ def _refuse_unheeded(action: str) -> None:
 
 def encode(cfg: DictConfig) -> None:
     """Encode a folder or tar shards of images; with torchrun, every rank makes its share of the shards."""
-    from decm.cli.encode import EncodedImages, build_autoencoder
+    from decm.cli.encode import EncodedImages
+    from decm.pretrained.decode import build_autoencoder
 
     images, found = find_images(cfg.source)
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}

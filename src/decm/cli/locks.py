@@ -59,6 +59,20 @@ def unlock(folder: Path) -> None:
         file.close()
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process, this one or another, has a run folder now."""
+    if folder.resolve() in _held:
+        return True
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock was ever taken, or the file system has none
+        return False
+    return False
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Have a folder within; one that this process had before, it keeps."""

@@ -14,11 +14,17 @@ VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
     "evaluate": "score a checkpoint at several NFEs",
     "sample": "draw samples from a checkpoint into a picture",
+    "data": "make a data set of a folder of images, a folder a class",
     "latents": "encode, import, check or make up a set of latents",
     "consolidate": "one safetensors file of a checkpoint's averaged weights",
+    "export": "a folder, torch.export program or ONNX graph of a run's generator",
     "reference": "build the statistics that samples are compared with",
-    "report": "the table of a sweep: its jobs, the best first, and what they depend on",
+    "report": "the page of a run, several runs beside each other, or the table of a sweep",
+    "runs": "what runs there are: state, figures, size",
+    "doctor": "versions, devices, disk, W&B, and which files are missing",
+    "clean": "remove old checkpoints and W&B folders of finished runs",
 }
+MODULES = {"runs": "list_runs"}  # where a verb's `task` is, unless in cli/<verb>.py
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the setting that it is
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
@@ -43,6 +49,7 @@ def usage() -> str:
         "  decm report runs/decm_digits/multirun/<time>\n"
         "  decm evaluate checkpoint=runs/decm_digits/<time> nfe='[1,2,4,50]'\n"
         "  decm sample checkpoint=runs/decm_digits/<time> nfe=4 labels='[0,1,2]' out=grid.png\n"
+        "  decm report path=runs/decm_digits/<time>\n"
         "  decm latents check path=data/imagenet256\n"
         "  decm reference images=<folder> size=256 weights=<inception file> out=reference.npz\n\n"
         "decm <verb> --help lists the settings of a verb, and --cfg job prints the composed configuration.\n"
@@ -155,7 +162,7 @@ def main() -> None:
         if missing:
             fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        return run_task(import_module(f"decm.cli.{verb}").task, cfg, in_sweep)
+        return run_task(import_module(f"decm.cli.{MODULES.get(verb, verb)}").task, cfg, in_sweep)
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()

@@ -6,9 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from decm.cli.build import build_network, load_strictly, read_checkpoint, segment_names, weights_of
-from decm.cli.runs import find_checkpoint
+from decm.cli.build import build_network, segment_names
 from decm.flow.flow_map import FlowMap
+from decm.pretrained.checkpoints import find_checkpoint, read_checkpoint, run_folder_of, weights_of
+from decm.pretrained.networks import load_strictly
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Model:
     @property
     def run_folder(self) -> Path:
         """The folder of the run that wrote the checkpoint, or the file's own folder."""
-        return self.checkpoint.parent.parent if self.checkpoint.parent.name == "checkpoints" else self.checkpoint.parent
+        return run_folder_of(self.checkpoint)
 
     @property
     def trained_on(self) -> list[str]:

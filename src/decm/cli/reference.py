@@ -9,13 +9,13 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from decm.cli.bench_images import stored_states
-from decm.cli.decode import build_decoder
-from decm.cli.devices import pick_device
+from decm.cli.devices import compute_device, pick_device
 from decm.cli.images import image_batches, list_images
 from decm.cli.progress import progress
 from decm.cli.scores import code_version
 from decm.evaluation.features import build_extractor
 from decm.evaluation.statistics import build_reference, write_reference
+from decm.pretrained.decode import build_decoder
 
 Source = tuple[Iterator[Tensor], int, str]  # batches of uint8 images, how many images, what they are
 
@@ -57,7 +57,7 @@ def data_images(cfg: DictConfig, dataset: Any) -> Source:
     if cfg.split not in ("train", "heldout"):
         raise ValueError(f"split={cfg.split}; expected train or heldout.")
     manifest = dataset.manifest
-    decode = build_decoder(manifest, cfg.autoencoder)
+    decode = build_decoder(manifest, cfg.autoencoder, device=compute_device())
     if getattr(dataset, "flip", False):
         raise ValueError(f"Data {manifest.name!r} are read as they are stored; set data.flip=false.")
     states, count = stored_states(dataset, cfg.split, batch_size=cfg.batch_size)

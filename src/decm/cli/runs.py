@@ -1,7 +1,9 @@
 """Run folders: where a run writes, which unfinished one it continues, which checkpoint a path means."""
 
 import json
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ import yaml
 
 from decm.cli.launch import tell, told
 from decm.cli.locks import lock
+from decm.report.run_files import COMMANDS
 from decm.training.durable import write_text
 
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
-NOT_SETTINGS = ("budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check", "expected")
+NOT_SETTINGS = (
+    "budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check", "expected", "report",
+)  # fmt: skip
 # Of the trainer, what says where and how a run is done rather than what: it may go on with another number of devices.
 NOT_SETTINGS_OF_TRAINER = (
     "accelerator", "devices", "num_nodes", "strategy", "threads", "compile", "reshard", "checkpoint_every", "log_every",
@@ -31,6 +36,8 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 def work(settings: dict[str, Any]) -> dict[str, Any]:
     """What of a plain configuration says which work is done."""
     kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
+    if kept.get("warm_start") is None:  # which runs of an older decm do not name
+        kept.pop("warm_start", None)
     if "trainer" in kept:
         kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in NOT_SETTINGS_OF_TRAINER}
     return kept
@@ -118,6 +125,22 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
     write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
 
+def note_command(folder: Path, overrides: Sequence[str]) -> None:
+    """Write down when and how the run of a folder is started, this time too."""
+    with (folder / COMMANDS).open("a") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(['decm', 'train', *overrides])}\n")
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of a run folder. Raises ValueError, by name, if it is damaged."""
+    try:
+        results = json.loads((folder / RESULTS).read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder / RESULTS} is damaged ({error}). Remove it and start with resume=auto.") from error
+    assert isinstance(results, dict)
+    return results
+
+
 def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:
     """Write results whole or not at all."""
     part = folder / f"{name}.part"
@@ -142,15 +165,3 @@ def metric_at(results: dict[str, Any], nfe: int | None = None) -> tuple[str, int
 def metric(results: dict[str, Any]) -> float:
     """What sweepers minimize."""
     return metric_at(results)[2]
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a file or a run folder means. Raises ValueError if there is none."""
-    path = Path(path)
-    if path.is_file() or (path.is_dir() and path.suffix == LAST.suffix):  # the latter is a sharded checkpoint
-        return path
-    if not path.exists():
-        raise ValueError(f"Checkpoint {str(path)!r} does not exist; expected a run folder or a .ckpt file.")
-    if not (path / LAST).exists():
-        raise ValueError(f"{str(path)!r} has no {LAST}: no checkpoint was saved there yet, or it is no run folder.")
-    return path / LAST

@@ -6,13 +6,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from decm.cli.schema_checkpoints import Consolidate, Sample
+from decm.cli.schema_checkpoints import Consolidate, Export, Sample
 from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
-from decm.cli.schema_latents import DATA, Latents
+from decm.cli.schema_latents import DATA, Images, Latents
 from decm.cli.schema_machine import Expected, Faults, Guard, Logger, Trainer
 from decm.cli.schema_objectives import OBJECTIVES, SEGMENTS, Target
 from decm.cli.schema_reference import ImageStatistics, Reference
-from decm.cli.schema_report import Report
+from decm.cli.schema_verbs import Clean, Doctor, Report, Runs
 
 
 @dataclass
@@ -131,6 +131,7 @@ class Train:
     segment: Any = MISSING
     objective: Any = MISSING
     teacher: Teacher = field(default_factory=Teacher)
+    warm_start: str | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Any = MISSING
     ema: Ema = field(default_factory=Ema)
@@ -142,6 +143,7 @@ class Train:
     evaluation: Evaluation = field(default_factory=Evaluation)
     expected: Expected = field(default_factory=Expected)
     runs: str = MISSING
+    report: bool = MISSING
     resume: str | None = None
     dry_run: bool = MISSING
     debug: bool = MISSING
@@ -152,7 +154,8 @@ def register() -> None:
     store = ConfigStore.instance()
     verbs = {
         "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
-        "consolidate": Consolidate, "report": Report,
+        "consolidate": Consolidate, "export": Export, "data": Images, "report": Report, "runs": Runs, "doctor": Doctor,
+        "clean": Clean,
     }  # fmt: skip
     for verb, schema in verbs.items():
         store.store(name=f"{verb}_schema", node=schema)

@@ -24,3 +24,13 @@ class Consolidate:
     out: str = MISSING
     weights: str = MISSING
     debug: bool = MISSING
+
+
+@dataclass
+class Export:
+    run: str = MISSING
+    out: str = MISSING
+    format: str = MISSING
+    ema_sigma_rel: float | None = None
+    overwrite: bool = MISSING
+    debug: bool = MISSING

@@ -1,4 +1,4 @@
-"""Types of the settings of `decm latents`, and of the data sets that it makes."""
+"""Types of the settings of `decm latents` and `decm data`, and of the data sets that they make."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,19 @@ class Latents:
     record_size: int = MISSING
     shard_records: int = MISSING
     seed: int = MISSING
+    debug: bool = MISSING
+
+
+@dataclass
+class Images:
+    images: str = MISSING
+    out: str = MISSING
+    size: int = MISSING
+    channels: int = MISSING
+    heldout: float = MISSING
+    num_classes: int | None = None
+    seed: int = MISSING
+    overwrite: bool = MISSING
     debug: bool = MISSING
 
 

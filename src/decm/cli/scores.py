@@ -66,6 +66,12 @@ def figures(results: dict[str, Any]) -> dict[str, float]:
     return named | {f"map_error/{name}": value for name, value in results.get("map_error", {}).items()}
 
 
+def costs(results: dict[str, Any]) -> dict[str, float]:
+    """What a run took, by the names that it is logged under."""
+    seconds = {f"seconds/{name}": value for name, value in results["seconds"].items()}
+    return {**seconds, "forward_equivalents": results["forward_equivalents"]}
+
+
 def code_version() -> str:
     """The package's version, and the commit where there is a checkout."""
     try:

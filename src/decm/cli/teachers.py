@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from decm.cli.build import EMA, build_network, load_strictly, read_checkpoint, weights_of
+from decm.cli.build import build_network
 from decm.cli.config import compose, plain, teacher_hash
 from decm.cli.launch import tell, told
 from decm.cli.locks import locked
@@ -22,6 +22,8 @@ from decm.flow.flow_map import FlowMap
 from decm.flow.velocity import GuidedVelocity
 from decm.networks.dit import LightningDiT
 from decm.networks.weights import load_weights
+from decm.pretrained.checkpoints import EMA, read_checkpoint, weights_of
+from decm.pretrained.networks import load_strictly
 from decm.training.module import Teacher
 
 END_EMBEDDING = ("s_embedder.",)  # what a student has and its teacher does not

@@ -17,17 +17,21 @@ from decm.cli.dry_run import describe
 from decm.cli.fit import fit
 from decm.cli.launch import is_first
 from decm.cli.locks import unlock
-from decm.cli.runs import metric, open_folder, work, write_results
-from decm.cli.scores import code_version, figures, score_models
+from decm.cli.report_page import try_page
+from decm.cli.runs import metric, note_command, open_folder, work, write_results
+from decm.cli.scores import code_version, costs, figures, score_models
 from decm.cli.stored import forget, stored
 from decm.cli.sweep_job import apart, earlier, job_folder, note, wants_processes
 from decm.cli.teachers import Source, obtain
+from decm.cli.warm_start import check_warm_start
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
+from decm.flow.exact import MixtureFlow
 from decm.flow.flow_map import FlowMap
+from decm.report.pictures import samples_by_seed
 from decm.report.table import markdown, show
 from decm.training.callbacks.preemption import PreemptedError
-from decm.training.callbacks.tracking import finish, summarize
+from decm.training.callbacks.tracking import finish, log_table, summarize
 
 PICTURE_SAMPLES = 100
 
@@ -58,8 +62,11 @@ def task(cfg: DictConfig) -> float | None:
 
 def run_in(folder: Path, cfg: DictConfig, group: str | None = None) -> float | None:
     """`run` in a folder that this process has locked, and lets go of."""
+    from hydra.core.hydra_config import HydraConfig
+
     if is_first():
         print(f"{cfg.name} in {folder}", flush=True)
+        note_command(folder, HydraConfig.get().overrides.task if HydraConfig.initialized() else [])
     try:
         return run(cfg, folder, group)
     finally:
@@ -73,6 +80,7 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
     """
     dataset = build_dataset(cfg)
     bench = build_bench(cfg, dataset)
+    check_warm_start(cfg, folder)
     source = obtain(cfg, dataset, fit_teacher)
     if not cfg.distill:
         return score_teacher(cfg, folder, dataset, bench, source)
@@ -91,8 +99,12 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
         if fitted.expected:
             results["expected"] = fitted.expected
         results["forward_equivalents"] = fitted.module.forward_equivalents
-        summarize(fitted.loggers, figures(results), pictures)
-        write_run(folder, results)
+        summarize(fitted.loggers, {**figures(results), **costs(results)}, pictures)
+        if fitted.loggers[1:]:
+            log_table(
+                fitted.loggers, "samples_by_seed", *samples_by_seed(pictures["comparison"], evaluator.num_classes)
+            )
+        write_run(folder, results, cfg.report)
         forget(evaluator)
         return metric(results)
     finally:
@@ -113,7 +125,7 @@ def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench,
         return None
     results["seconds"] = {"teacher": source.seconds, "evaluate": seconds}
     results["teacher_reused"] = source.reused
-    write_run(folder, results)
+    write_run(folder, results, cfg.report)
     forget(evaluator)
     return metric(results)
 
@@ -164,11 +176,30 @@ def draw(
     if rows:
         pictures["comparison"] = folder / "comparison.png"
         painter.compare(rows, pictures["comparison"])
+    exact = bench.map_errors.exact if bench.map_errors is not None else None
+    if cfg.report and student is not None and isinstance(exact, MixtureFlow):
+        draw_movie(folder, evaluator, exact, student)
     return pictures
 
 
-def write_run(folder: Path, results: dict[str, Any]) -> None:
-    """Write table and results (last, since they mark the run as finished), and show the table."""
+def draw_movie(folder: Path, evaluator: Evaluator, exact: MixtureFlow, student: FlowMap) -> None:
+    """flow.webp: the learned flow map beside the exact one. All processes call the student, the first one draws."""
+    from decm.report.movie import exact_tracks, learned_tracks, write_movie
+    from decm.report.page import MOVING
+
+    z, learned = learned_tracks(student, evaluator.shape, evaluator.seed, evaluator.device)
+    if rank_and_world()[0] == 0:
+        write_movie(learned, exact_tracks(exact, z), folder / MOVING)
+
+
+def write_run(folder: Path, results: dict[str, Any], report: bool) -> None:
+    """Write table and results, show the table, and draw the page.
+
+    The results mark the run as finished, so that they come when all that needs the model is written; the page needs
+    the folder alone and comes last: what it trips over loses nothing.
+    """
     (folder / "table.md").write_text(markdown(results))
     write_results(folder, results)
     show(results, {"pictures": str(folder / "comparison.png"), "table": str(folder / "table.md"), "run": str(folder)})
+    if report:
+        try_page(folder)

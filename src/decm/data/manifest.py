@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ class Manifest:
         part.write_text(json.dumps(asdict(self), indent=2) + "\n")
         part.replace(folder / MANIFEST)
 
+    def facts(self) -> dict[str, Any]:
+        """What travels with a model: plain JSON, all but the list of the set's files; `manifest_of` reads it back."""
+        kept = {key: value for key, value in self.extra.items() if key != "shards"}
+        return json.loads(json.dumps(asdict(replace(self, extra=kept))))
+
     def check_fits(self, network_shape: tuple[int, ...], network_classes: int) -> None:
         """Raise ValueError unless a network of these shapes can be trained on the set."""
         if tuple(self.shape) != tuple(network_shape) or self.num_classes != network_classes:
@@ -65,16 +70,18 @@ def read_manifest(folder: str | Path, advice: str = ADVICE) -> Manifest:
             f"{advice}"
         )
     try:
-        facts = json.loads(path.read_text())
-        for key in ("shape", "mean", "std"):
-            facts[key] = tuple(facts[key])
-        manifest = Manifest(**facts)
-        _check(manifest)
-        return manifest
+        return manifest_of(json.loads(path.read_text()))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}). Make it readable for this user.") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a manifest that this version can read ({error}). {advice}") from error
+
+
+def manifest_of(facts: dict[str, Any]) -> Manifest:
+    """The manifest of plain facts. Raises ValueError, TypeError or KeyError for what cannot be."""
+    manifest = Manifest(**{**facts, **{key: tuple(facts[key]) for key in ("shape", "mean", "std")}})
+    _check(manifest)
+    return manifest
 
 
 def _check(manifest: Manifest) -> None:

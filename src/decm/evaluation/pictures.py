@@ -1,5 +1,6 @@
 """Pictures to look at: grids of images, scatter plots of points, and the same seeds side by side across NFE."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -7,9 +8,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-LABEL_WIDTH = 120
+LABEL_WIDTH, PAD = 120, 2
+LAYOUT = "decm"  # a PNG's text that says how its images lie: JSON of columns, count, pad, left and the rows' titles
 
 
 class Painter(Protocol):
@@ -36,7 +39,7 @@ class ImagePainter:
         pixels = self.to_pixels(samples)
         zoom = max(1, self.side // pixels.shape[-1])
         pixels = pixels.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-        pixels = torch.nn.functional.pad(pixels, (2, 2, 2, 2), value=255)
+        pixels = torch.nn.functional.pad(pixels, (PAD, PAD, PAD, PAD), value=255)
         if pixels.shape[1] == 1:
             pixels = pixels.expand(-1, 3, -1, -1)
         missing = -len(pixels) % self.columns
@@ -45,8 +48,14 @@ class ImagePainter:
         tiled = pixels.reshape(rows, self.columns, C, H, W).permute(0, 3, 1, 4, 2)
         return tiled.reshape(rows * H, self.columns * W, C).numpy()
 
+    def _save(self, picture: Image.Image, path: Path, count: int, left: int = 0, titles: tuple[str, ...] = ()) -> None:
+        facts = {"columns": self.columns, "count": count, "pad": PAD, "left": left, "titles": titles}
+        layout = PngInfo()
+        layout.add_text(LAYOUT, json.dumps(facts))
+        picture.save(path, pnginfo=layout)  # which only a PNG has; other kinds leave it out
+
     def grid(self, samples: Tensor, path: Path) -> None:
-        Image.fromarray(self._tile(samples)).save(path)
+        self._save(Image.fromarray(self._tile(samples)), path, len(samples))
 
     def compare(self, rows: Mapping[str, Tensor], path: Path) -> None:
         tiles = [self._tile(samples) for samples in rows.values()]
@@ -57,7 +66,7 @@ class ImagePainter:
             draw.text((6, top + len(tile) // 2 - 6), title, fill="black")
             canvas.paste(Image.fromarray(tile), (LABEL_WIDTH, top))
             top += len(tile)
-        canvas.save(path)
+        self._save(canvas, path, self.columns, LABEL_WIDTH, tuple(rows))
 
 
 class PointsPainter:

@@ -9,7 +9,8 @@ from typing import Any
 
 from decm.training.csv_logger import MetricsCSV
 
-ID_FILE = "wandb_id"
+ID_FILE, DATA_DIR = "wandb_id", "WANDB_DATA_DIR"
+MAPS = ("0_1", "t_1", "0_t", "v")  # of evaluation/points.py
 
 
 def wandb_mode(chosen: str | None) -> str:
@@ -45,14 +46,60 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
         file.write(uuid.uuid4().hex[:12])
     logger = WandbLogger(
         name=f"{settings['name']}/{folder.name}", save_dir=folder, mode=mode, id=id_file.read_text(),
-        project=chosen["project"], entity=chosen["entity"], group=chosen["group"] or group, config=settings,
-        resume="allow" if mode == "online" else None,
+        project=chosen["project"], entity=chosen["entity"], group=chosen["group"] or group, config=described(settings),
+        resume="allow" if mode == "online" else None, tags=[settings["name"], *segments(settings)],
     )  # fmt: skip
+    if hasattr(logger.experiment, "define_metric"):  # a dummy on all ranks but the first
+        for name, summary in summaries(settings).items():
+            logger.experiment.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=summary)
     return [csv, logger]
 
 
+def segments(settings: dict[str, Any]) -> list[str]:
+    """The names of the segments that a run is trained on."""
+    return sorted(settings.get("objective") or {})
+
+
+def summaries(settings: dict[str, Any]) -> dict[str, str]:
+    """How W&B sums up the history of a run that has not ended, by name: errors by the lowest; all else by the last.
+
+    Each name in full: of a pattern and Lightning's own `*` W&B applies either.
+    """
+    errors = [f"fd/{nfe}" for nfe in settings["evaluation"]["nfe"]] + [f"map_error/{name}" for name in MAPS]
+    return {**dict.fromkeys(errors, "min"), "speed/samples_per_s": "mean"}
+
+
+def described(settings: dict[str, Any]) -> dict[str, Any]:
+    """The configuration as W&B's tables filter and group by it: segments in one word, those not trained on left out."""
+    told = {key: value for key, value in settings.items() if key != "segment"}
+    return {**told, "experiment": settings["name"], "segments": "+".join(segments(settings))}
+
+
+def log_table(loggers: list[Any], name: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """A table in W&B, where there is W&B; cells that are pictures (of Pillow) are shown as such.
+
+    Its pictures wait in the run folder, not in the user's home, until they are uploaded.
+    """
+    for logger in loggers:
+        if hasattr(logger, "log_image") and rows:
+            import wandb
+
+            run = logger.experiment
+            given = os.environ.get(DATA_DIR)
+            os.environ[DATA_DIR] = given or str(Path(run.dir).parents[1])
+            try:
+                data = [[wandb.Image(cell) if hasattr(cell, "getpixel") else cell for cell in row] for row in rows]
+                run.log({name: wandb.Table(columns=[*columns], data=data)})
+            finally:
+                if given is None:
+                    del os.environ[DATA_DIR]
+
+
 def summarize(loggers: list[Any], figures: dict[str, Any], pictures: dict[str, Path]) -> None:
-    """Put the final figures and pictures of a run into W&B, where there is W&B."""
+    """Put the final figures and pictures of a run into W&B, where there is W&B.
+
+    The final figures take the place of the loop's lowest ones, which are of fewer samples.
+    """
     for logger in loggers:
         if hasattr(logger, "log_image"):
             logger.experiment.summary.update(figures)

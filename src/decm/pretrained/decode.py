@@ -1,14 +1,18 @@
 """From the states of a data set to uint8 images: its own pixels, an autoencoder's, or a projection of its latents."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from decm.cli.devices import compute_device
+from decm.data.index import file_hash
 from decm.data.manifest import Manifest, to_pixels
 from decm.flow.randomness import normal
+
+if TYPE_CHECKING:
+    from decm.networks.autoencoder import Autoencoder
 
 PROJECTION = "projection"
 PROJECTED = "pictures are a linear projection of latents, no autoencoder"
@@ -62,11 +66,7 @@ class Decoded:
 
     note = ""
 
-    def __init__(self, manifest: Manifest, settings: Mapping[str, Any], key: str) -> None:
-        try:
-            from decm.cli.encode import build_autoencoder
-        except ImportError as error:
-            raise ValueError(str(error)) from error
+    def __init__(self, manifest: Manifest, settings: Mapping[str, Any], key: str, device: str) -> None:
         overrides = {"half_precision": None, **(settings["args"] or {})}  # bfloat16 on CUDA
         self.autoencoder, self.facts = build_autoencoder(settings["kind"], overrides, settings["path"])
         if self.autoencoder.latent_channels != manifest.shape[0]:
@@ -74,7 +74,7 @@ class Decoded:
                 f"The autoencoder {settings['path']} has latents of {self.autoencoder.latent_channels} channels, but "
                 f"data set {manifest.name!r} has {manifest.shape[0]}. Set {key} to its maker."
             )
-        self.autoencoder.to(compute_device())
+        self.autoencoder.to(device)
         self.chunk = settings["chunk"]
         self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (manifest.mean, manifest.std))
 
@@ -83,7 +83,35 @@ class Decoded:
         return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-def build_decoder(manifest: Manifest, autoencoder: Mapping[str, Any], key: str = "autoencoder") -> Decoder:
+def build_autoencoder(kind: str, overrides: dict[str, Any], weights: str) -> "tuple[Autoencoder, dict[str, Any]]":
+    """The autoencoder of a kind with settings of its own in place of the kind's, and the facts that identify it.
+
+    Encodes in float32 unless `half_precision` says otherwise. Raises ValueError for an unknown kind or setting.
+    """
+    try:
+        from decm.networks.autoencoder import KINDS, Autoencoder
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is no autoencoder. Choose one of {', '.join(KINDS)}.")
+    settings = {"half_precision": False, **KINDS[kind], **overrides}
+    try:
+        autoencoder = Autoencoder(**settings)
+    except TypeError as error:
+        raise ValueError(f"autoencoder={overrides} is not understood ({error}).") from error
+    autoencoder.load(weights)
+    plain = {key: list(value) if isinstance(value, tuple | list) else value for key, value in settings.items()}
+    return autoencoder, {
+        "kind": kind,
+        **plain,
+        "weights": Path(weights).name,
+        "weights_sha256": file_hash(Path(weights)),
+    }
+
+
+def build_decoder(
+    manifest: Manifest, autoencoder: Mapping[str, Any], key: str = "autoencoder", device: str = "cpu"
+) -> Decoder:
     """The way from the states of a set to images; `autoencoder` has kind, path, args and chunk (the group `decoder`).
 
     It is taken as absent while it has no path, unless its kind is projection. Raises ValueError for latents without
@@ -101,4 +129,4 @@ def build_decoder(manifest: Manifest, autoencoder: Mapping[str, Any], key: str =
             f"autoencoder that made them. Set {key}.path to the file, and {key}.kind to f16d32 (VA-VAE) or f8d4 "
             f"(SD-VAE); or {key}.kind={PROJECTION} to try things out without one."
         )
-    return Projection(manifest.shape[0]) if projected else Decoded(manifest, autoencoder, key)
+    return Projection(manifest.shape[0]) if projected else Decoded(manifest, autoencoder, key, device)

@@ -1,0 +1,68 @@
+"""`decm data`: a data set of a folder of images, for `data=folder`."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from decm.cli.images import load_image
+from decm.cli.progress import progress
+from decm.data.arrays import write_arrays
+from decm.data.image_files import ImageFile, find_images
+from decm.data.manifest import MANIFEST
+from decm.flow.randomness import permutation
+
+LARGEST = 2**32  # bytes of a set, which is held in memory
+
+
+def task(cfg: DictConfig) -> None:
+    """Crop, scale, split and normalize the images, and write them with their manifest."""
+    out = Path(cfg.out)
+    if (out / MANIFEST).exists() and not cfg.overwrite:
+        raise ValueError(f"{out} holds a data set already. Choose another folder, or set overwrite=true.")
+    if cfg.size < 1 or cfg.channels not in (1, 3):
+        raise ValueError(f"size={cfg.size}, channels={cfg.channels}; expected 1 pixel or more, and 1 or 3 channels.")
+    files, found = find_images(cfg.images)
+    held = round(cfg.heldout * len(files))
+    if not (0 < cfg.heldout < 1 and 0 < held < len(files)):
+        raise ValueError(
+            f"heldout={cfg.heldout} of {len(files)} images holds out {held}; expected a share that leaves at least one "
+            "image in each part."
+        )
+    classes = cfg.num_classes if cfg.num_classes is not None else found
+    if classes < found:
+        raise ValueError(f"num_classes={classes}, but {cfg.images} has {found} classes.")
+    check_size(len(files), cfg)
+    order = permutation(cfg.seed, "split", 0, len(files)).tolist()
+    arrays: dict[str, Tensor] = {}
+    with progress(out.name, len(files)) as advance:
+        for split, rows in (("heldout", order[:held]), ("train", order[held:])):
+            arrays[f"{split}_x"] = read_images([files[row] for row in rows], cfg, advance)
+            arrays[f"{split}_y"] = torch.tensor([files[row].label for row in rows])
+    (out / MANIFEST).unlink(missing_ok=True)  # until all is there again
+    origin = f"images of {Path(cfg.images).name}, center crop to {cfg.size} as ADM"
+    manifest = write_arrays(out, arrays, out.name, classes, origin)
+    print(
+        f"{out}: {manifest.split['train']} images of {manifest.shape} and {held} held out, {classes} classes. Train on "
+        f"them with data=folder data.path={out}"
+    )
+
+
+def check_size(count: int, cfg: DictConfig) -> None:
+    """Raise ValueError for a set that is too large to be held in memory."""
+    needed = 4 * count * cfg.channels * cfg.size**2
+    if needed > LARGEST:
+        raise ValueError(
+            f"{count} images of {cfg.channels}x{cfg.size}x{cfg.size} take {needed / 2**30:.0f} GiB of memory; expected "
+            f"{LARGEST / 2**30:.0f} at most. Choose a smaller size, or train on latents: `decm latents encode`."
+        )
+
+
+def read_images(files: list[ImageFile], cfg: DictConfig, advance) -> Tensor:  # type: ignore[no-untyped-def]
+    """Raw images [N, C, size, size] in [0, 1]."""
+    images = []
+    for file in files:
+        images.append(load_image(file, cfg.size, gray=cfg.channels == 1))
+        advance(1)
+    return torch.stack(images).float() / 255

@@ -1,0 +1,115 @@
+"""`decm doctor`: versions, devices, disk, W&B, and which files of an experiment are not there."""
+
+import contextlib
+import io
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from decm.cli.config import compose
+from decm.cli.run_folders import human
+
+# Settings that name a file or folder which decm does not make by itself, and what it is.
+FILES = {
+    "data.path": "the data set: decm latents encode or import",
+    "teacher.path": "the teacher's weights",
+    "evaluation.bench.autoencoder.path": "the autoencoder's weights",
+    "evaluation.bench.reference": "the reference statistics",
+    "evaluation.bench.weights": "the weights of the features",
+}
+OPTIONAL = ("diffusers", "huggingface-hub", "wandb-workspaces", "triton")  # of extras, where they are used
+
+
+def task(cfg: DictConfig) -> None:
+    """Print what is there and what is not; nothing is changed, and no network is asked."""
+    sections = {
+        "versions": versions(),
+        "devices": devices(),
+        "disk": disk(Path(cfg.runs)),
+        "W&B": wandb(),
+        f"files of experiment={cfg.name}": files(cfg.name),
+    }
+    for title, lines in sections.items():
+        print("\n".join([title, *(f"  {line}" for line in lines)]), flush=True)
+
+
+def versions() -> Iterator[str]:
+    """Python, decm, and what decm requires, with what is wrong about it."""
+    from packaging.requirements import Requirement
+
+    from decm.cli.scores import code_version
+
+    yield f"{'python':<18} {platform.python_version()}"
+    yield f"{'decm':<18} {code_version()}"
+    needed = [Requirement(text) for text in requires("decm") or []]
+    for need in [need for need in needed if need.marker is None]:
+        found = installed(need.name)
+        wrong = "" if found and need.specifier.contains(found, prereleases=True) else f"  expected {need.specifier}"
+        yield f"{need.name:<18} {found or 'missing'}{wrong}"
+    for name in OPTIONAL:
+        yield f"{name:<18} {installed(name) or 'missing (optional)'}"
+
+
+def installed(name: str) -> str | None:
+    """The version of a package, None where it is missing."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def devices() -> Iterator[str]:
+    """Cores, GPUs and which device `auto` means."""
+    import torch
+
+    from decm.cli.devices import pick_device
+
+    yield f"{os.cpu_count()} CPU cores"
+    for k in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(k)
+        yield f"cuda:{k}  {facts.name}, {human(facts.total_memory)}"
+    yield f"auto means {pick_device('auto')}"
+
+
+def disk(runs: Path) -> Iterator[str]:
+    """Free space where runs are written, and whether they can be."""
+    place = runs.absolute()
+    while not place.exists():
+        place = place.parent
+    free = human(shutil.disk_usage(place).free)
+    yield f"{runs}: {free} free" + ("" if os.access(place, os.W_OK) else f"; {place} CANNOT be written to")
+
+
+def wandb() -> Iterator[str]:
+    """What `logger=wandb` would do."""
+    if installed("wandb") is None:
+        yield "not installed: logger=csv runs without it"
+        return
+    from decm.training.callbacks.tracking import wandb_mode
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        mode = wandb_mode(None)
+    yield f"mode {mode}"
+    yield from said.getvalue().splitlines()
+
+
+def files(experiment: str) -> Iterator[str]:
+    """Each file that the experiment names, and whether it is there."""
+    cfg = compose("train", [f"experiment={experiment}"])
+    named = {key: OmegaConf.select(cfg, key, default=None, throw_on_missing=False) for key in FILES}
+    missing = 0
+    for key, path in named.items():
+        if path is not None:
+            there = Path(str(path)).exists()
+            missing += not there
+            yield f"{'there  ' if there else 'MISSING'}  {key}={path} ({FILES[key]})"
+    if not any(named.values()):
+        yield "it names none"
+    elif not missing:
+        yield "all there"

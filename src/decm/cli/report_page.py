@@ -1,0 +1,75 @@
+"""The pages of runs: what report/ needs to know of a folder, and where the page is written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from decm.cli.config import compose, conf_dir, plain
+from decm.cli.run_folders import state_of
+from decm.cli.runs import RESULTS, read_config, read_results
+from decm.report.run_files import Run
+from decm.training.durable import write_text
+
+
+def read_run(folder: Path) -> Run:
+    """A run folder, with the defaults of its experiment. Raises ValueError if it is none."""
+    config = read_config(folder)
+    if config is None:
+        raise ValueError(f"{folder} is not a run folder: it has no config.yaml. Expected runs/<experiment>/<time>.")
+    results = read_results(folder) if (folder / RESULTS).is_file() else None
+    return Run(folder, config, defaults_of(config), results, state_of(folder), parameters_of(config))
+
+
+def defaults_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run's experiment as it is now; {} where there is none of that name."""
+    name = str(config.get("name"))
+    if not (conf_dir() / "experiment" / f"{name}.yaml").is_file():
+        return {}
+    return plain(compose("train", [f"experiment={name}"]))
+
+
+def parameters_of(config: dict[str, Any]) -> int | None:
+    """The parameters of a run's network, counted without memory for them; None of a network that is not decm's."""
+    import torch
+    from hydra.utils import instantiate
+
+    if not str(config["network"].get("_target_")).startswith("decm.networks."):
+        return None
+    with torch.device("meta"):
+        network = instantiate(OmegaConf.create(config["network"]))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def write_page(folder: Path) -> Path:
+    """Draw report.html of a run folder."""
+    from decm.report.page import PAGE, page
+
+    write_text(folder / PAGE, page(read_run(folder)))
+    return folder / PAGE
+
+
+def try_page(folder: Path) -> None:
+    """Draw the page at the end of a run, whose results are safe already: a failure is said, and is no error."""
+    try:
+        print(f"{'page':<10} {write_page(folder)}", flush=True)
+    except Exception as error:  # whatever a page trips over, the run is done
+        print(
+            f"The page of {folder} could not be drawn ({type(error).__name__}: {error}). The results are complete; "
+            f"decm report path={folder} tries again.",
+            flush=True,
+        )
+
+
+def report_runs(paths: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """The page of one run, or the comparison of several in `out`; the file that was written."""
+    folders = [Path(path) for path in paths]
+    if len(folders) == 1:
+        return write_page(folders[0])
+    from decm.report.compare import compare
+
+    target = Path(out or "compare.html")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, compare([read_run(folder) for folder in folders]))
+    return target

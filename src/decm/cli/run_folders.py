@@ -1,0 +1,45 @@
+"""All run folders below a root, in which state each is, and what it weighs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from decm.cli.locks import in_use
+from decm.cli.runs import CONFIG, RESULTS
+from decm.report.run_files import FINISHED, RUNNING, UNFINISHED
+
+
+def all_runs(root: Path) -> list[Path]:
+    """Every run folder below `root`, those of sweeps too, by path. Raises ValueError if `root` is no folder."""
+    if not root.is_dir():
+        raise ValueError(f"runs={root} is no folder; expected the one that runs are written to.")
+    found = [*root.glob(f"*/*/{CONFIG}"), *root.glob(f"*/multirun/*/*/{CONFIG}")]
+    return sorted((path.parent for path in found), key=lambda folder: folder.parts)
+
+
+def state_of(folder: Path) -> str:
+    """finished (it has results), running (a process has its lock), or unfinished."""
+    if (folder / RESULTS).is_file():
+        return FINISHED
+    return RUNNING if in_use(folder) else UNFINISHED
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file or of all files below a folder; links weigh nothing."""
+    return sum(file.lstat().st_size for file in _files(path) if not file.is_symlink())
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder, name) for name in names)
+
+
+def human(size: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,115 @@
+"""From stored settings and weights to a network; and what such settings may call.
+
+That is decm's own, torch's optimizers, and the packages that the user trusts.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TRUSTED = ("decm.", "torch.optim.")
+
+
+def trusted() -> list[str]:
+    """The packages whose code a file may call; the environment variable DECM_TRUST names more, of one's own."""
+    return [*TRUSTED, *(f"{name}." for name in os.environ.get("DECM_TRUST", "").split(",") if name)]
+
+
+def targets(config: Any) -> Iterator[str]:
+    """Each `_target_` in nested containers."""
+    if isinstance(config, dict):
+        if config.get("_target_") is not None:
+            yield str(config["_target_"])
+        for value in config.values():
+            yield from targets(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from targets(value)
+
+
+def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[str]) -> None:
+    """Raise ValueError unless all that a stored configuration would call is trusted, and was defined there.
+
+    The second matters where a trusted module imports something else: decm.a.shutil.rmtree is not decm's. It is seen by
+    importing, which is done for the named parts of the configuration alone: those that will be built.
+    """
+    allowed = tuple(trusted())
+    for target in targets(config):  # all of them before the first is imported
+        if not target.startswith(allowed):
+            raise ValueError(_refusal(target, target, source))
+    for target in targets([value for key, value in config.items() if key in parts]):
+        locate(target, source)
+
+
+def locate(target: str, source: str | Path) -> Any:
+    """The class or function that a stored configuration names. Raises ValueError unless it is there, and trusted."""
+    allowed, parts = tuple(trusted()), target.split(".")
+    if not target.startswith(allowed):
+        raise ValueError(_refusal(target, target, source))
+    try:
+        thing: Any = import_module(parts[0])
+        for k, part in enumerate(parts[1:], 2):
+            thing = getattr(thing, part) if hasattr(thing, part) else import_module(".".join(parts[:k]))
+    except ImportError as error:
+        raise ValueError(
+            f"{source} needs {target}, which this installation does not have ({error}). Use the decm that wrote it."
+        ) from error
+    origin = getattr(thing, "__module__", None) or getattr(thing, "__name__", "")
+    if not (callable(thing) and f"{origin}.".startswith(allowed)):
+        raise ValueError(_refusal(target, f"{origin}.{getattr(thing, '__name__', '')}", source))
+    return thing
+
+
+def call(settings: dict[str, Any], source: str | Path) -> Any:
+    """What `_target_` of flat settings gives for the others. Raises ValueError for nested, missing or unknown ones."""
+    arguments = {key: value for key, value in settings.items() if key != "_target_"}
+    if any(True for _ in targets(arguments)):
+        raise ValueError(f"{source}: the settings of {settings.get('_target_')} are nested; expected plain values.")
+    if "_target_" not in settings:
+        raise ValueError(f"{source}: found settings without `_target_`; expected the name of what they are for.")
+    thing = locate(str(settings["_target_"]), source)
+    try:
+        return thing(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{source}: {settings['_target_']} does not understand its settings ({error}).") from error
+
+
+def build_network(settings: dict[str, Any], source: str | Path) -> nn.Module:
+    """The network of stored settings, its weights not set yet. Raises ValueError for anything but a network."""
+    if "_target_" in settings:
+        kind = locate(str(settings["_target_"]), source)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise ValueError(f"{source}: {settings['_target_']} is no network.")
+    with torch.random.fork_rng(devices=[]):
+        return call(settings, source)
+
+
+def load_strictly(network: nn.Module, weights: dict[str, Tensor], source: str, new: tuple[str, ...] = ()) -> None:
+    """Load weights by name and shape; names beginning with one of `new` may be missing. Raises ValueError otherwise."""
+    own = network.state_dict()
+    missing = [key for key in own if key not in weights and not (new and key.startswith(new))]
+    wrong = [
+        f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape) if key in own else 'no such weight'}"
+        for key, value in weights.items()
+        if key not in own or own[key].shape != value.shape
+    ] + [f"{key} is missing" for key in missing]
+    if wrong:
+        more = f" (and {len(wrong) - 10} more)" if len(wrong) > 10 else ""
+        raise ValueError(
+            f"{source} does not fit the network: {'; '.join(wrong[:10])}{more}. "
+            "Set `network` to the one that these weights were trained with."
+        )
+    network.load_state_dict(weights, strict=not new)
+
+
+def _refusal(target: str, origin: str, source: str | Path) -> str:
+    what = target if origin == target else f"{target}, which is {origin}"
+    return (
+        f"{source} would call {what}; that is not of {', '.join(trusted())}. If the file and that package are yours, "
+        f"set DECM_TRUST={origin.split('.')[0]}."
+    )

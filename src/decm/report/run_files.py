@@ -1,0 +1,121 @@
+"""What a run folder says, as plain data."""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+INCIDENTS, ROLLBACKS = "incidents", "rollbacks.jsonl"  # guard.py's, which imports too much for a list of runs
+COMMANDS = "command.txt"  # a line each time that the run was started: when, and how
+# Settings that say how a run is started, not what it is.
+UNTOLD = ("runs", "resume", "dry_run", "debug", "report")
+FINISHED, RUNNING, UNFINISHED = "finished", "running", "unfinished"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One column of metrics.csv: optimizer steps and values."""
+
+    steps: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; `defaults` is the configuration of its experiment as it stands in conf/, {} where it is unknown."""
+
+    folder: Path
+    config: dict[str, Any]
+    defaults: dict[str, Any]
+    results: dict[str, Any] | None
+    state: str
+    parameters: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The experiment."""
+        return str(self.config.get("name", self.folder.name))
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """results.json, if it has scores: a teacher that was trained for another run has none."""
+        return self.results if self.results and "metric" in self.results else {}
+
+    def metrics(self) -> dict[str, Series]:
+        """The columns of metrics.csv by name; what is no number is left out, and so is a line that was cut off."""
+        path, found = self.folder / "metrics.csv", dict[str, Series]()
+        if not path.is_file():
+            return found
+        with path.open(newline="") as file:
+            for row in csv.DictReader(line for line in file if line.endswith("\n")):
+                step = _number(row.pop("step", None))
+                for name, text in row.items():
+                    value = _number(text)
+                    if step is not None and value is not None and name:
+                        series = found.setdefault(name, Series())
+                        series.steps.append(step)
+                        series.values.append(value)
+        return found
+
+    def incidents(self) -> list[dict[str, Any]]:
+        """What was written about each skipped step, in the order of steps."""
+        return [json.loads(path.read_text()) for path in sorted((self.folder / INCIDENTS).glob("step_*.json"))]
+
+    def rollbacks(self) -> list[dict[str, Any]]:
+        """Why the run went back, and to which checkpoint."""
+        path = self.folder / ROLLBACKS
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def commands(self) -> list[str]:
+        """How the run was started, each time, with the time before it; [] where it was not written down."""
+        path = self.folder / COMMANDS
+        return path.read_text().splitlines() if path.is_file() else []
+
+    def changes(self) -> list[tuple[str, ...]]:
+        """(setting, its default, its value) of what is not as the experiment has it."""
+        return differences([self.defaults, self.config]) if self.defaults else []
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """{dotted key: value}; the objective is its segments' names, and of their numbers what `segment` has otherwise."""
+
+    def walk(node: Any, path: str) -> dict[str, Any]:
+        if isinstance(node, dict) and node:
+            return {
+                k: v for key, value in node.items() for k, v in walk(value, f"{path}.{key}" if path else key).items()
+            }
+        return {path: node}
+
+    told = {key: value for key, value in config.items() if key not in (*UNTOLD, "objective")}
+    found, segments = walk(told, ""), config.get("objective") or {}
+    own = walk(segments, "objective") if segments else {}
+    same = {key for key in own if found.get(key.replace("objective", "segment", 1), "") == own[key]}
+    return found | {"objective": sorted(segments)} | {key: value for key, value in own.items() if key not in same}
+
+
+def shown(value: Any) -> str:
+    """A setting as a person writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def differences(configs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """(setting, its value in each configuration) of the settings in which they are not alike."""
+    flats = [flat(config) for config in configs]
+    found = []
+    for key in dict.fromkeys(key for one in flats for key in one):
+        values = tuple(shown(one[key]) if key in one else "-" for one in flats)
+        if len(set(values)) > 1:
+            found.append((key, *values))
+    return found

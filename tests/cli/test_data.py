@@ -1,0 +1,153 @@
+"""From a folder of pictures to a fine-tuned student: `decm data`, then `decm train data=folder warm_start=...`."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from commands import decm, only, results, train
+from decm.data.arrays import folder
+from decm.data.manifest import to_pixels
+from decm.generator import Generator
+
+CLASSES, EACH = ("circles", "lines"), 60
+
+
+def picture(label, k):
+    """A dark picture with a bright square, or a bright one with a dark stripe; each has its own noise."""
+    image = np.random.default_rng(1000 * label + k).integers(0, 60, (10, 8 + k % 3, 3), dtype=np.uint8)
+    if label == 0:
+        image[3:7, 2:6] += 180
+    else:
+        image = 255 - image
+        image[:, 3:5] = 0
+    return Image.fromarray(image)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for k in range(EACH):
+            picture(label, k).save(root / name / f"{k:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def mine(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "mine"
+    answer = decm("data", f"images={pictures}", "size=8", "channels=1", "num_classes=10", "heldout=0.25", f"out={out}")
+    assert answer.code == 0, answer.said
+    assert f"data=folder data.path={out}" in answer.out
+    return out
+
+
+def refused(answer, *said):
+    assert answer.code == 2, answer.said
+    assert "Traceback" not in answer.said
+    assert [words for words in said if words not in answer.err] == []
+
+
+def test_the_set_is_the_pictures_with_the_class_of_their_folder(mine):
+    dataset = folder(str(mine))
+    manifest = dataset.manifest
+    assert (manifest.shape, manifest.num_classes, manifest.split) == ((1, 8, 8), 10, {"train": 90, "heldout": 30})
+    x, y = torch.cat([dataset.train_x, dataset.heldout_x]), torch.cat([dataset.train_y, dataset.heldout_y])
+    assert y.bincount().tolist() == [EACH, EACH]
+    assert 0 < dataset.heldout_y.float().mean() < 1  # of both classes
+    means = to_pixels(x, manifest).float().mean((1, 2, 3))
+    assert means[y == 0].max() < means[y == 1].min()
+    assert dataset.train_x.mean().abs() < 1e-5
+    assert abs(float(dataset.train_x.std()) - 1) < 1e-2
+
+
+def test_color_keeps_three_channels_and_another_seed_splits_otherwise(pictures, tmp_path):
+    for seed in (0, 1):
+        assert decm("data", f"images={pictures}", "size=4", f"seed={seed}", f"out={tmp_path / str(seed)}").code == 0
+    first, second = (folder(str(tmp_path / str(seed))) for seed in (0, 1))
+    assert first.manifest.shape == (3, 4, 4)
+    assert first.manifest.split == {"train": 108, "heldout": 12}
+    assert not torch.equal(first.heldout_y, second.heldout_y) or not torch.equal(first.heldout_x, second.heldout_x)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["heldout=0"], "holds out 0"),
+        (["heldout=0.999"], "at least one image in each part"),
+        (["channels=2"], "1 or 3 channels"),
+        (["num_classes=1"], "num_classes=1, but"),
+        (["size=20000"], "decm latents encode"),
+        (["images=nowhere"], "is no folder"),
+    ],
+)
+def test_a_set_that_cannot_be_made_is_refused(pictures, tmp_path, overrides, said):
+    refused(decm("data", f"images={pictures}", "size=8", f"out={tmp_path / 'out'}", *overrides), said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_picture_is_named_and_a_set_is_not_overwritten(pictures, tmp_path):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    for k in range(3):
+        picture(0, k).save(tmp_path / "images/a" / f"{k}.png")
+    settings = [f"images={tmp_path / 'images'}", "size=8", f"out={tmp_path / 'out'}", "heldout=0.4"]
+    assert decm("data", *settings).code == 0
+    before = (tmp_path / "out/manifest.json").read_text()
+    refused(decm("data", *settings, "size=4"), "holds a data set already", "overwrite=true")
+    assert (tmp_path / "out/manifest.json").read_text() == before
+    (tmp_path / "images/a/1.png").write_bytes(b"no picture")
+    refused(decm("data", *settings, "overwrite=true"), "1.png cannot be decoded")
+    (tmp_path / "images/a/1.png").unlink()
+    assert decm("data", *settings, "size=4", "overwrite=true").code == 0
+    assert (tmp_path / "out/manifest.json").read_text() != before
+
+
+IMAGES = [
+    "evaluation=images", "evaluation.bench.reference=null", "evaluation.bench.features=random_inception",
+    "evaluation.bench.spatial=false", "evaluation.nfe=[1]", "evaluation.num_samples=12", "evaluation.every=0",
+    "evaluation.preview_every=0",
+]  # fmt: skip
+
+
+def fine_tune(mine, finished, runs, *overrides):
+    """(what was said, the run folder) of the finished student, trained on with the set."""
+    start = ["data=folder", f"data.path={mine}", "teacher=none", f"warm_start={finished.folder}", "ema.decay=0.9"]
+    answer = train(runs, *start, *overrides)
+    assert answer.code == 0, answer.said
+    assert f"The student starts from {finished.folder}" in answer.out
+    return only(runs / "smoke")
+
+
+def contrast(generator):
+    """How much brighter samples of the second class are."""
+    dark, bright = (float(generator(labels=[label] * 20, steps=8).mean()) for label in (0, 1))
+    return bright - dark
+
+
+def test_a_student_of_digits_is_fine_tuned_on_them_from_end_to_end(mine, finished, tmp_path):
+    """The digit classifier's bench takes 1x8x8 of 10 classes; the exported generator needs the set no more."""
+    settings = ["objective=fm", "max_steps=300", "optimizer.lr=1e-2", "trainer.checkpoint_every=300"]
+    run = fine_tune(mine, finished, tmp_path / "runs", *settings)
+    assert set(results(run)["student"]) == {"1", "2"}
+    assert decm("export", f"run={run}", f"out={tmp_path / 'model'}").code == 0
+    tuned, before = (Generator.from_pretrained(path, device="cpu") for path in (tmp_path / "model", finished.folder))
+    assert tuned.manifest == folder(str(mine)).manifest
+    assert contrast(tuned) > 60
+    assert abs(contrast(before)) < 20
+
+
+@pytest.mark.slow
+def test_the_bench_of_images_takes_the_set_too(mine, finished, tmp_path):
+    run = fine_tune(mine, finished, tmp_path / "runs", "objective=mean_flow", "max_steps=2", *IMAGES)
+    assert set(results(run)["student"]) == {"1"}
+    assert "RANDOM Inception" in results(run)["reference"]
+
+
+def test_a_network_of_other_classes_is_refused_with_what_to_do(mine, finished, tmp_path, pictures):
+    out = tmp_path / "two"
+    assert decm("data", f"images={pictures}", "size=8", "channels=1", f"out={out}").code == 0
+    settings = ["data=folder", f"data.path={out}", "teacher=none", "objective=fm", f"warm_start={finished.folder}"]
+    refused(train(tmp_path / "runs", *settings), "2 classes", "the network expects")
+    answer = train(tmp_path / "runs", *settings, "network.num_classes=2")
+    refused(answer, "network.num_classes is 2, was 10")

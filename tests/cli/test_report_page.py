@@ -1,0 +1,133 @@
+"""Every run ends with its page, which can be drawn again at any time and whose failure costs nothing."""
+
+import fcntl
+import shutil
+
+import pytest
+
+from commands import RING, TINY, decm, only, results, train
+from decm.cli.locks import LOCK, in_use, locked
+from decm.report.page import MOVING, PAGE
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A finished run's folder of one's own, without its page."""
+    folder = shutil.copytree(finished.folder, tmp_path / "smoke" / "run")
+    (folder / PAGE).unlink()
+    return folder
+
+
+def test_a_run_ends_with_its_page_and_says_where(finished):
+    assert str(finished.folder / PAGE) in finished.answer.out
+    text = (finished.folder / PAGE).read_text()
+    value = results(finished.folder)["student"]["1"]
+    assert f"{value:.3f}" in text
+    assert "<h3>Gradient norm</h3>" in text
+
+
+def test_the_command_is_written_down_each_time(finished, runs):
+    command = (finished.folder / "command.txt").read_text()
+    assert command.count("\n") == 1
+    assert "decm train experiment=smoke max_steps=6" in command
+    folder = shutil.copytree(finished.folder, runs / "smoke" / finished.folder.name)
+    (folder / "results.json").unlink()
+    assert train(runs, "resume=auto").code == 0
+    first, second = (folder / "command.txt").read_text().splitlines()
+    assert first in command
+    assert second.endswith("resume=auto")
+
+
+def test_report_false_draws_none(cached):
+    assert train(cached, "teacher=none", "objective=fm").code == 0
+    assert not (only(cached / "smoke") / PAGE).exists()
+
+
+def test_the_page_is_drawn_again_with_what_differs_from_the_experiment(finished, copied):
+    answer = decm("report", f"path={copied}")
+    assert answer.code == 0, answer.said
+    assert answer.out.strip() == str(copied / PAGE)
+    text = (copied / PAGE).read_text()
+    assert "finished" in text
+    for key, usual, here in (("network.hidden_size", "48", "24"), ("max_steps", "20", "6")):
+        row = text.index(f"<code>{key}</code>")
+        assert text.index(f"<code>{usual}</code>", row) < text.index(f"<code>{here}</code>", row) < row + 300
+
+
+def test_an_unfinished_run_has_a_page_and_a_running_one_says_so(copied):
+    (copied / "results.json").unlink()
+    for state in ("unfinished", "running"):
+        if state == "running":
+            with locked(copied):
+                assert decm("report", f"path={copied}").code == 0
+        else:
+            assert decm("report", f"path={copied}").code == 0
+        assert f'<span class="state">{state}</span>' in (copied / PAGE).read_text()
+
+
+def test_a_folder_that_another_has_locked_is_in_use(tmp_path):
+    assert not in_use(tmp_path)
+    with (tmp_path / LOCK).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert in_use(tmp_path)
+    assert not in_use(tmp_path)
+
+
+def test_a_page_that_cannot_be_drawn_loses_no_results(finished, runs):
+    """What the page trips over: a record of an incident that is cut off."""
+    folder = shutil.copytree(finished.folder, runs / "smoke" / finished.folder.name)
+    for name in ("results.json", PAGE):
+        (folder / name).unlink()
+    (folder / "incidents").mkdir()
+    (folder / "incidents" / "step_00000001_seed_0_rank_0.json").write_text('{"step": 1')
+    answer = train(runs, "resume=auto", "report=true")
+    assert answer.code == 0
+    assert f"The page of {folder} could not be drawn (JSONDecodeError" in answer.out
+    assert f"decm report path={folder} tries again" in answer.out
+    assert not (folder / PAGE).exists()
+    assert results(folder)["student"] == results(finished.folder)["student"]
+    assert decm("report", f"path={folder}").code == 2
+
+
+def test_in_two_dimensions_the_page_has_the_moving_picture(tmp_path):
+    answer = train(tmp_path, "report=true", settings=[*TINY, *RING])
+    assert answer.code == 0, answer.said
+    folder = only(tmp_path / "decm_2d")
+    assert (folder / MOVING).is_file()
+    text = (folder / PAGE).read_text()
+    assert "data:image/webp;base64," in text
+    assert "The flow map, learned and exact" in text
+
+
+def test_runs_are_compared_in_one_file(finished, copied, tmp_path):
+    out = tmp_path / "deep" / "compare.html"
+    answer = decm("report", f"runs=[{finished.folder},{copied}]", f"out={out}")
+    assert answer.code == 0, answer.said
+    assert "2 runs compared" in out.read_text()
+    assert not (copied / PAGE).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "both unset"),
+        (["path=a", "runs=[b,c]"], "both set"),
+        (["path={tmp}"], "is not a run folder"),
+        (["path={run}", "out=a.html"], "out=a.html has no effect"),
+        (["runs=[{run}]"], "expected two runs or more"),
+        (["runs=[{run},{run}]"], "a run twice"),
+        (["path={run}", "colour=red"], "Could not override 'colour'"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(copied, tmp_path, arguments, said):
+    answer = decm("report", *(word.format(run=copied, tmp=tmp_path) for word in arguments))
+    assert answer.code == 2
+    assert said in answer.err
+    assert "Traceback" not in answer.said
+
+
+def test_damaged_results_are_named(copied):
+    (copied / "results.json").write_text("{")
+    answer = decm("report", f"path={copied}")
+    assert answer.code == 2
+    assert f"{copied / 'results.json'} is damaged" in answer.err

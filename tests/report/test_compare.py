@@ -1,0 +1,86 @@
+"""Several runs on one page: the best is marked, seeds are aligned, settings that differ are told."""
+
+from dataclasses import replace
+
+import pytest
+
+from decm.report.compare import best, compare, names_of
+from run_folders import CONFIG, RESULTS, make_run
+
+
+@pytest.fixture
+def pair(tmp_path):
+    better = {**RESULTS, "student": {"1": 1.0, "2": 2.0}, "accuracy": {"1": 0.99, "2": 0.95}}
+    other = {**CONFIG, "seed": 4, "objective": {"instantaneous": {"weight": 1.0}}}
+    return [make_run(tmp_path / "a"), make_run(tmp_path / "b", other, results=better, seed=1)]
+
+
+def test_the_best_is_marked_and_ties_are_all_best():
+    assert best([1.0, 2.0, None, 1.0]) == [True, False, False, True]
+    assert best([1.0, 2.0], higher=True) == [False, True]
+    assert best([1.0, None]) == [False, False]
+    assert best([1.0, 1.0]) == [False, False]
+
+
+def test_the_best_scores_are_bold_and_no_others(pair):
+    text = compare(pair)
+    assert '<td class="best">1.000</td>' in text  # b at one step
+    assert '<td class="best">1.125</td>' in text  # a at two
+    assert '<td class="best">0.990</td>' in text  # the higher accuracy
+    assert text.count('class="best"') == 3
+
+
+def test_names_are_the_shortest_ends_that_differ(tmp_path):
+    assert names_of([tmp_path / "x" / "1", tmp_path / "y" / "1"]) == ["x/1", "y/1"]
+    assert names_of([tmp_path / "x" / "1", tmp_path / "x" / "2"]) == ["1", "2"]
+    with pytest.raises(ValueError, match="a run twice"):
+        names_of([tmp_path / "x", tmp_path / "y" / ".." / "x"])
+
+
+def test_settings_that_differ_stand_side_by_side(pair):
+    text = compare(pair)
+    for key, one, other in (("seed", "3", "4"), ("objective", "[consistency]", "[instantaneous]")):
+        row = f"<td><code>{key}</code></td>"
+        assert row in text
+        assert text.index(row) < text.index(one, text.index(row)) < text.index(other, text.index(row))
+    assert "max_steps" not in text
+    alike = [pair[0], replace(pair[0], folder=pair[1].folder)]
+    assert "the runs have the same settings" in compare(alike)
+
+
+def test_each_nfe_has_the_teachers_row_and_one_of_each_run(pair):
+    text = compare(pair)
+    for nfe in (1, 2):
+        assert text.count(f', NFE {nfe}"') == 3
+    assert "Every column starts from the same noise" in text
+
+
+def test_rows_of_different_seeds_are_said_to_be_so(pair):
+    pair[1].config["evaluation"] = {**CONFIG["evaluation"], "seed": 7}
+    text = compare(pair)
+    assert "evaluated with different seeds" in text
+    assert "Every column starts from the same noise" not in text
+
+
+def test_curves_that_two_runs_have_share_an_axis(pair):
+    text = compare(pair)
+    assert "<h3>Loss, consistency</h3>" in text
+    assert "<h3>Distance, NFE 1</h3>" in text
+    (pair[1].folder / "metrics.csv").write_text("step,loss/instantaneous\n0,1.0\n")
+    alone = compare(pair)
+    assert "<h3>Loss, consistency</h3>" not in alone
+
+
+def test_runs_of_different_metrics_are_not_drawn_on_one_axis(pair):
+    assert "<h3>Frechet distance against network steps</h3>" in compare(pair)
+    pair[1].results["metric"] = "sliced_wasserstein"
+    text = compare(pair)
+    assert "their figures do not compare" in text
+    assert "against network steps</h3>" not in text
+
+
+def test_an_unfinished_run_can_be_compared(pair, tmp_path):
+    early = make_run(tmp_path / "c", results=None)
+    text = compare([*pair, early])
+    assert "unfinished" in text
+    assert "3 runs compared" in text
