@@ -20,7 +20,10 @@ def draw(out: Path, document: dict[str, Any]) -> None:
     rows, curves = document["rows"], document.get("curves", {})
     metrics = list(dict.fromkeys(metric for found in curves.values() for metric in found if found[metric]))
     students = [row["name"] for row in rows if row["name"] != "teacher"]
-    looks = {name: {"color": f"C{k % 10}", "marker": MARKERS[k % 10]} for k, name in enumerate(students)}
+    looks = {
+        name: {"color": f"C{k % 10}", "marker": MARKERS[(k + k // 10) % 10], "linestyle": "-" if k < 10 else ":"}
+        for k, name in enumerate(students)
+    }
     looks["teacher"] = {"color": "black", "marker": "", "linestyle": "--"}
     with rc_context({"svg.hashsalt": "decm", "font.size": 9}):
         figure = Figure(figsize=(4.6 * (1 + len(metrics)), 4.2), layout="constrained")
