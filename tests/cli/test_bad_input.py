@@ -127,7 +127,7 @@ def test_a_sampler_that_cannot_take_the_steps(finished, cached, tmp_path):
     sample = ["sample", f"checkpoint={finished.folder}", f"out={tmp_path / 'a.png'}", "nfe=3"]
     assert_one_sentence(decm(*sample, "sampler=heun"), "nfe=3 with heun", "even number")
     assert_one_sentence(decm(*sample, "sampler=magic"), "sampler='magic' is unknown", "euler")
-    assert_one_sentence(train(cached, "evaluation.nfe=[3]", "evaluation.samplers={3: heun}"), "nfe=3 with heun")
+    assert_one_sentence(train(cached, "evaluation.nfe=[3]", "+evaluation.samplers={3: heun}"), "nfe=3 with heun")
 
 
 def test_a_model_that_is_missing(tmp_path):

@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from decm.cli.build import build_bench, build_dataset
+from decm.cli.build import build_bench, build_dataset, build_evaluator
 from decm.cli.devices import pick_device
 from decm.cli.models import load_model
 from decm.evaluation.generate import check_labels, generate
-from decm.flow.solvers import choose_sampler
 
 
 def task(cfg: DictConfig) -> None:
@@ -21,13 +20,14 @@ def task(cfg: DictConfig) -> None:
     if cfg.rows < 1:
         raise ValueError(f"rows={cfg.rows}; expected 1 or more samples of each label.")
     wanted = check_labels(list(range(max(1, classes))) if cfg.labels is None else list(cfg.labels), classes)
-    painter = build_bench(model.cfg, dataset).painter
+    bench = build_bench(model.cfg, dataset)
+    painter = bench.painter
     if classes == 0:
         labels = torch.zeros(painter.columns, dtype=torch.int64)
     else:
         labels = wanted.repeat(cfg.rows)
         painter.columns = len(wanted)
-    sampler = cfg.sampler or choose_sampler(cfg.nfe, model.trained_on)
+    sampler = cfg.sampler or build_evaluator(model.cfg, bench, dataset).sampler(cfg.nfe, model.trained_on)
     samples = generate(model.flow_map, dataset.manifest.shape, labels, cfg.nfe, sampler, cfg.seed, device=device)
     out = Path(cfg.out)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):

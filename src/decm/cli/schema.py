@@ -106,7 +106,7 @@ class Evaluation:
     num_samples: int = MISSING
     seed: int = MISSING
     batch_size: int = MISSING
-    samplers: Any = None
+    samplers: dict[int, str] | None = None
     every: int = MISSING
     every_num_samples: int = MISSING
     preview_every: int = MISSING
