@@ -89,13 +89,19 @@ def test_the_curves_are_no_setting_of_the_work_or_of_a_compared_job():
         (f"+expected.curves={CURVE.replace('0.5, 1.0', '1.0, 0.5')}", "expected.curves.fd/1.at=[1.0, 0.5]"),
         (f"+expected.curves={CURVE.replace('1.5', '0.5')}", "expected.curves.fd/1.tolerance=0.5"),
         ("expected.experiment=foo", "expected.experiment=foo; expected the name of an experiment"),
-        ("expected.experiment=smoke", "expected.curves is empty"),
     ],
 )
 def test_a_malformed_section_is_refused_before_anything_is_made(section, said, tmp_path):
     answer = train(tmp_path / "runs", "expected.experiment=decm_digits", section, settings=[*TINY, "experiment=smoke"])
     assert (answer.code, "Traceback" in answer.said) == (2, False)
     assert said in answer.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_experiment_that_is_named_without_curves_is_refused(tmp_path):
+    answer = train(tmp_path / "runs", "expected.experiment=teacher_smoke", settings=["experiment=teacher_smoke"])
+    assert answer.code == 2
+    assert "expected.curves is empty" in answer.err
     assert not (tmp_path / "runs").exists()
 
 
