@@ -53,7 +53,7 @@ def test_results_have_the_promised_shape(finished):
     assert set(r["seconds"]) == {"teacher", "distill", "evaluate"}
     assert r["floor"]["value"] > 0
     assert r["teacher_reused"] is False
-    assert set(r["samplers"].values()) == {"jump", "n2n_then_consistency"}
+    assert set(r["samplers"].values()) == {"jump", "flow_map_steps"}
 
 
 def test_results_of_a_ring_have_the_map_errors(ring):
