@@ -40,7 +40,7 @@ OF_MAKE = {
     "IMAGE",
 }  # not for a make within
 RUNNERS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
-NEWEST = (re.compile(r"(runs/\w+)/<time>"), r"$(ls -td \1/*/ | head -n 1)")
+NEWEST = (re.compile(r"(runs/\w+)/<time>"), r"$(ls -td \1/*/ | head -n 1 | grep . || kill $$)")  # ends where none is
 PLACEHOLDER = re.compile(r"<[a-z][\w /.-]*>")
 TAIL = 40  # lines of a failed block's output
 

@@ -89,6 +89,8 @@ def test_what_stands_in_a_mark_runs_before_its_block(page):
     prepared = "<!-- tested\nx = 3\n-->"
     assert page((prepared, "python", "assert x == 3")).returncode == 0
     assert page((prepared, "python", "assert x == 4")).returncode == 1
+    outcome = page(("<!-- tested\nfalse\n-->", "sh", "echo went on"))
+    assert (outcome.returncode, "went on" in outcome.stdout) == (1, False)
 
 
 def test_only_the_commands_that_match_run_with_their_continuations(page):
@@ -101,6 +103,8 @@ def test_the_newest_run_stands_for_time(page):
     prepared = "<!-- tested\nmkdir -p runs/a/old runs/a/new; touch -d '1 hour ago' runs/a/old; touch runs/a/new/it\n-->"
     assert page((prepared, "sh", "test -e runs/a/<time>/it")).returncode == 0
     assert page((prepared, "sh", "test -e runs/a/<time>/other")).returncode == 1
+    outcome = page(("<!-- tested -->", "sh", "echo runs/none/<time>\necho went on"))
+    assert (outcome.returncode, "went on" in outcome.stdout) == (1, False)
 
 
 def test_slow_blocks_are_left_out_where_it_must_be_quick(page):
