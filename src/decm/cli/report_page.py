@@ -17,7 +17,10 @@ def read_run(folder: Path) -> Run:
     """A run folder, with the defaults of its experiment. Raises ValueError if it is none."""
     config = read_config(folder)
     if config is None:
-        raise ValueError(f"{folder} is not a run folder: it has no config.yaml. Expected runs/<experiment>/<time>.")
+        raise ValueError(
+            f"{folder} is not a run folder: it has no config.yaml. Expected runs/<experiment>/<time>, or "
+            "the folder of a sweep (there is no sweep.yaml in it)."
+        )
     results = read_results(folder) if (folder / RESULTS).is_file() else None
     return Run(folder, config, defaults_of(config), results, state_of(folder), parameters_of(config))
 
