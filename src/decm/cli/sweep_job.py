@@ -36,6 +36,7 @@ LAUNCHED = (  # what an earlier launch may have left in the environment
 )  # fmt: skip
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
+PARENT: dict[str, int] = {}  # the process that started this one, once it is watched
 
 
 def job_folder() -> Path | None:
@@ -133,8 +134,16 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int | None, dict[int, Any]]
     return (asked[0] if asked else None), before
 
 
+def leave_orphaned() -> None:
+    """End a worker of joblib whose sweep has died: it would wait for another job for ever."""
+    ours = JOB not in os.environ and HydraConfig.initialized() and "joblib" in HydraConfig.get().launcher._target_
+    if ours and os.getppid() != PARENT.get("pid", os.getppid()):
+        os._exit(PREEMPTED)
+
+
 def end_with_parent() -> None:
     """Have this process asked to stop when the one that started it dies, however it dies (on Linux)."""
+    PARENT.setdefault("pid", os.getppid())
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
