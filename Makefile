@@ -13,7 +13,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep test lint dashboard sync wandb-workspace bars-digits ablation compare soak bench bench-gpu lock clean \
-  docker-build docker-train docs-check
+  docker-build docker-train docs-check notebooks
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,12 +94,15 @@ test: $(STAMP)  ## the whole test suite
 docs-check: $(STAMP)  ## run the command blocks of README, CONTRIBUTING and docs/ that are marked as tested (ARGS=--quick)
 	.venv/bin/python docs/check.py $(ARGS)
 
+notebooks: $(STAMP)  ## run the notebooks (minutes, more where no run of digits is there yet); ARGS=--overwrite keeps what they print
+	.venv/bin/python -m pytest --nbmake --nbmake-timeout=1800 notebooks $(ARGS)
+
 soak: $(STAMP)  ## 20,000 steps of the 2-D toy, watched: memory, files and logs must not grow (ten minutes)
 	.venv/bin/python benchmarks/soak.py $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy, codespell
-	.venv/bin/ruff check src tests benchmarks docs
-	.venv/bin/ruff format --check src tests benchmarks docs
+	.venv/bin/ruff check src tests benchmarks docs notebooks
+	.venv/bin/ruff format --check src tests benchmarks docs notebooks
 	.venv/bin/mypy
 	.venv/bin/codespell src tests conf docs docker benchmarks *.md CITATION.cff Makefile
 
