@@ -29,7 +29,7 @@ from tiny import (
 )
 
 OBJECTIVES = sorted(path.stem for path in (conf_dir() / "objective").glob("*.yaml"))
-AWAY_FROM_THE_PATH = {"decm", "fm_n2n"}  # these ask for the velocity at states that x - z is not known for
+AWAY_FROM_THE_PATH = {"decm", "decm_plus", "fm_n2n"}  # these ask for the velocity at states that x - z is not known for
 
 
 def trajectories(objective):
