@@ -4,6 +4,7 @@ import fcntl
 import shutil
 
 import pytest
+import yaml
 
 from commands import RING, TINY, decm, only, results, train
 from decm.cli.locks import LOCK, in_use, locked
@@ -131,3 +132,28 @@ def test_damaged_results_are_named(copied):
     answer = decm("report", f"path={copied}")
     assert answer.code == 2
     assert f"{copied / 'results.json'} is damaged" in answer.err
+
+
+@pytest.mark.parametrize("out", ["precious", "precious/table.md", "runs.txt"])
+def test_a_comparison_replaces_no_folder_and_no_file_that_is_no_page(finished, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "table.md").write_text("kept")
+    runs = f"runs=[{finished.folder},{shutil.copytree(finished.folder, tmp_path / 'other')}]"
+    answer = decm("report", runs, f"out={out}")
+    assert answer.code == 2
+    assert f"out={out} is no page" in answer.err
+    assert (tmp_path / "precious" / "table.md").read_text() == "kept"
+    assert decm("report", runs, "out=precious/new.html").code == 0
+
+
+def test_the_page_of_someone_elses_run_calls_nothing_that_its_settings_name(copied, tmp_path):
+    """A nested call stands where a number is expected; the page is drawn without the number of parameters."""
+    prey = tmp_path / "prey"
+    call = {"_target_": "decm.training.durable.write_text", "path": str(prey), "text": "x"}
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["network"]["input_size"] = call
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    assert decm("report", f"path={copied}").code == 0
+    assert not prey.exists()
+    assert (copied / PAGE).is_file()

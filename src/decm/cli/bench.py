@@ -27,7 +27,11 @@ class Bench:
 def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
     """8x8 digits: distances in the feature space of a classifier that is trained once and kept in `cache`."""
     if not isinstance(dataset, ArrayDataset) or dataset.manifest.shape != (1, 8, 8):
-        raise ValueError(f"evaluation=digits judges 1x8x8 images; data {dataset.manifest.name!r} has another shape.")
+        raise ValueError(
+            f"evaluation=digits judges 1x8x8 images; data {dataset.manifest.name!r} has {dataset.manifest.shape}. Take "
+            "evaluation=images with evaluation.bench.reference=null (the set's own statistics) and "
+            "evaluation.bench.weights=<torch-fidelity's Inception file>, or evaluation=twod for 2-D mixtures."
+        )
 
     def pixels(x: Tensor) -> Tensor:
         return to_pixels(x, dataset.manifest)

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from decm.cli.config import compose, conf_dir, plain
 from decm.cli.run_folders import state_of
 from decm.cli.runs import RESULTS, read_config, read_results
@@ -34,14 +32,16 @@ def defaults_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def parameters_of(config: dict[str, Any]) -> int | None:
-    """The parameters of a run's network, counted without memory for them; None of a network that is not decm's."""
+    """The parameters of a run's network, counted without memory for them; None of one that cannot be built here."""
     import torch
-    from hydra.utils import instantiate
 
-    if not str(config["network"].get("_target_")).startswith("decm.networks."):
+    from decm.pretrained.networks import build_network
+
+    try:
+        with torch.device("meta"):
+            network = build_network(config["network"], "config.yaml")
+    except (KeyError, ValueError, ArithmeticError, AttributeError):
         return None
-    with torch.device("meta"):
-        network = instantiate(OmegaConf.create(config["network"]))
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -73,6 +73,8 @@ def report_runs(paths: Sequence[str | Path], out: str | Path | None = None) -> P
     from decm.report.compare import compare
 
     target = Path(out or "compare.html")
+    if target.suffix != ".html" or target.is_dir():
+        raise ValueError(f"out={target} is no page; expected a file that ends in .html.")
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, compare([read_run(folder) for folder in folders]))
     return target

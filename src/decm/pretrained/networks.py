@@ -1,6 +1,7 @@
 """From stored settings and weights to a network; and what such settings may call.
 
-That is decm's own, torch's optimizers, and the packages that the user trusts.
+All that they name is decm's, an optimizer of torch's, or of a package that the user trusts. Called are networks, data
+sets and benches alone.
 """
 
 import os
@@ -13,6 +14,19 @@ import torch
 from torch import Tensor, nn
 
 TRUSTED = ("decm.", "torch.optim.")
+CALLED = {  # what a part of a stored configuration may be, with how to call that; of one's own packages anything
+    "network": ("network", ("decm.networks.dit.LightningDiT", "decm.networks.mlp.MLP")),
+    "data": (
+        "data set",
+        ("decm.data.arrays.digits", "decm.data.arrays.folder", "decm.data.toy.MixturePoints",
+         "decm.data.latents.LatentDataset", "decm.data.stream.StreamedLatents",
+         "decm.data.latent_sources.synthetic_latents"),
+    ),
+    "evaluation": (
+        "bench",
+        ("decm.cli.bench.digit_images", "decm.cli.bench.exact_points", "decm.cli.bench_images.image_statistics"),
+    ),
+}  # fmt: skip
 
 
 def trusted() -> list[str]:
@@ -32,18 +46,39 @@ def targets(config: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[str]) -> None:
-    """Raise ValueError unless all that a stored configuration would call is trusted, and was defined there.
+def strings(config: Any) -> Iterator[str]:
+    """Each text in nested containers."""
+    if isinstance(config, str):
+        yield config
+    elif isinstance(config, dict):
+        yield from strings(list(config.values()))
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from strings(value)
 
-    The second matters where a trusted module imports something else: decm.a.shutil.rmtree is not decm's. It is seen by
-    importing, which is done for the named parts of the configuration alone: those that will be built.
+
+def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[str]) -> None:
+    """Raise ValueError unless what a stored configuration would call is trusted, and is what it is called for.
+
+    decm's own functions write and remove files, so that each of the `parts` that will be built may name one of CALLED,
+    and nothing within its settings. A reference `${...}` would be followed only later, and is refused.
     """
     allowed = tuple(trusted())
     for target in targets(config):  # all of them before the first is imported
         if not target.startswith(allowed):
             raise ValueError(_refusal(target, target, source))
-    for target in targets([value for key, value in config.items() if key in parts]):
-        locate(target, source)
+    reference = next((text for text in strings(config) if "${" in text), None)
+    if reference is not None:
+        raise ValueError(f"{source}: found the reference {reference!r}; expected settings that are resolved.")
+    for part in parts:
+        found = list(targets(config.get(part)))
+        for target in found:
+            locate(target, source)
+            kind, names = CALLED[part]
+            if target not in names and target.startswith(TRUSTED):
+                raise ValueError(f"{source}: {target} is no {kind}; expected one of {', '.join(names)}.")
+        if len(found) > 1:
+            raise ValueError(f"{source}: the settings of {found[0]} are nested; expected plain values.")
 
 
 def locate(target: str, source: str | Path) -> Any:

@@ -56,7 +56,9 @@ def publish(part: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
+    """Write a small file, whole or not at all. Raises IsADirectoryError in place of a folder, which stays."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected a file, or a new name.")
     part = beside(path, PART)
     with part.open("w") as file:
         file.write(text)
