@@ -38,12 +38,14 @@ sweep: $(STAMP)  ## a sweep of conf/sweep: SWEEP=n2n | optuna_n2n | guidance; RE
 
 dashboard: $(STAMP)  ## browse the W&B runs below runs/ in the terminal, without an account (RUN=folder for one)
 	@latest="$(RUN)"; \
-	if [ -z "$$latest" ]; then latest=$$(ls -dt runs/*/*/wandb 2>/dev/null | head -n 1); fi; \
+	if [ -z "$$latest" ]; then latest=$$(ls -dt runs/*/*/wandb runs/*/multirun/*/*/wandb 2>/dev/null | head -n 1); fi; \
 	if [ -z "$$latest" ]; then echo "No W&B run below runs/ yet: make train"; exit 2; fi; \
+	if [ -d "$$latest/wandb" ]; then latest="$$latest/wandb"; fi; \
 	.venv/bin/wandb leet "$$latest"
 
 sync: $(STAMP)  ## upload every offline W&B run below runs/ (needs wandb login)
-	@find runs -maxdepth 6 -type d -name 'offline-run-*' -exec .venv/bin/wandb sync {} +
+	@found=$$(find runs -maxdepth 7 -type d -name 'offline-run-*' ! -exec sh -c 'ls "$$1"/*.synced >/dev/null 2>&1' _ {} \; -print 2>/dev/null); \
+	if [ -z "$$found" ]; then echo "No offline run below runs/ waits for an upload"; else echo "$$found" | xargs .venv/bin/wandb sync; fi
 
 wandb-workspace: $(STAMP)  ## save the W&B workspace and report: ENTITY=<user or team> PROJECT=decm (needs wandb login)
 	.venv/bin/python -m decm.report.dashboards "$(ENTITY)" $(PROJECT)
