@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from decm.report.charts import Chart, Line, color_of, draw
-from decm.report.page import BYTES, Picture, comparison_of, metric_of, render, steps_title
+from decm.report.page import BYTES, Picture, by_steps, comparison_of, metric_of, render, steps_title
 from decm.report.pictures import Embedded, embed, embed_file, layout_of, rows_of
 from decm.report.run_files import Run, Series, differences
 from decm.report.table import PER_NFE
@@ -95,9 +95,9 @@ def quality(names: Sequence[str], runs: Sequence[Run], metrics: Sequence[str]) -
         return None
     lines, places = [], set()
     for k, (name, run) in enumerate(zip(names, runs, strict=True)):
-        values = run.scores.get("student") or {}
-        places |= {int(nfe) for nfe in values}
-        lines.append(Line(name, [int(nfe) for nfe in values], list(values.values()), color_of(k), marked=True))
+        points = by_steps(run.scores.get("student"))
+        places |= {nfe for nfe, _ in points}
+        lines.append(Line(name, [nfe for nfe, _ in points], [value for _, value in points], color_of(k), marked=True))
     about = "Lower is better."
     return draw(f"{metrics[0]} against network steps", lines, about, "network steps", steps=sorted(places))
 
