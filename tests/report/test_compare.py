@@ -1,5 +1,6 @@
 """Several runs on one page: the best is marked, seeds are aligned, settings that differ are told."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -85,6 +86,15 @@ def test_runs_of_different_metrics_are_not_drawn_on_one_axis(pair):
     text = compare(pair)
     assert "their figures do not compare" in text
     assert "against network steps</h3>" not in text
+
+
+def test_seven_runs_have_seven_keys(pair, tmp_path):
+    more = [make_run(tmp_path / f"more{k}") for k in range(5)]
+    text = compare([*pair, *more])
+    keys = re.findall(r'<span class="key[^>]*>', text)
+    assert len(set(keys)) == len(set(keys[:7])) == 7
+    lines = re.findall(r"<i (?:class|style)[^>]*>", text)
+    assert len(set(lines)) == 7
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from decm.report.charts import Chart, Line, color_of, draw
+from decm.report.charts import Chart, Line, color_of, dash_of, draw
 from decm.report.page import BYTES, Picture, by_steps, comparison_of, metric_of, render, steps_title
 from decm.report.pictures import Embedded, embed, embed_file, layout_of, rows_of
 from decm.report.run_files import Run, Series, differences
@@ -24,7 +24,8 @@ def compare(runs: Sequence[Run]) -> str:
     unlike, same_noise = unlike_in(runs), _agree(runs, "data") and len(set(map(_seed, runs))) == 1
     return render(
         "compare.html", title=f"{len(runs)} runs", runs=list(zip(names, runs, strict=True)), metrics=metrics,
-        unlike=unlike, colors=[color_of(k) for k in range(len(runs))], tables=tables(runs, nfes, not unlike), nfes=nfes,
+        unlike=unlike, keys=[(color_of(k), dash_of(k)) for k in range(len(runs))],
+        tables=tables(runs, nfes, not unlike), nfes=nfes,
         quality=None if unlike else quality(names, runs, metrics), charts=curves(names, runs),
         pictures=pictures(names, runs, nfes), same_data=_agree(runs, "data"), same_noise=same_noise,
         columns=max((_columns(run) for run in runs), default=0),
@@ -97,7 +98,16 @@ def quality(names: Sequence[str], runs: Sequence[Run], metrics: Sequence[str]) -
     for k, (name, run) in enumerate(zip(names, runs, strict=True)):
         points = by_steps(run.scores.get("student"))
         places |= {nfe for nfe, _ in points}
-        lines.append(Line(name, [nfe for nfe, _ in points], [value for _, value in points], color_of(k), marked=True))
+        lines.append(
+            Line(
+                name,
+                [nfe for nfe, _ in points],
+                [value for _, value in points],
+                color_of(k),
+                marked=True,
+                dash=dash_of(k),
+            )
+        )
     about = "Lower is better."
     return draw(f"{metrics[0]} against network steps", lines, about, "network steps", steps=sorted(places))
 
@@ -117,7 +127,9 @@ def curves(names: Sequence[str], runs: Sequence[Run]) -> list[Chart]:
         lines = []
         for k, (name, one) in enumerate(zip(names, logged, strict=True)):
             series, marked = one.get(figure, Series()), figure.startswith(("fd/", "map_error/"))
-            lines.append(Line(name, series.steps, series.values, color_of(k), noisy=not marked, marked=marked))
+            lines.append(
+                Line(name, series.steps, series.values, color_of(k), not marked, marked=marked, dash=dash_of(k))
+            )
         title = LEGEND.get(figure) or figure.replace("fd/", "distance, NFE ").replace("/", ", ").replace("_", " ")
         charts.append(draw(title[0].upper() + title[1:], lines, log_y=not figure.startswith("speed/")))
     return [chart for chart in charts if chart is not None]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from decm import __version__
-from decm.report.charts import Chart, Line, color_of, draw
+from decm.report.charts import Chart, Line, color_of, dash_of, draw
 from decm.report.command import rebuilt_command
 from decm.report.pictures import Embedded, embed, embed_file, embed_moving, grid_of, layout_of, rows_of
 from decm.report.run_files import FINISHED, Run, Series
@@ -124,7 +124,7 @@ def quality(scores: dict[str, Any]) -> Chart | None:
         lines.append(Line(who, [nfe for nfe, _ in points], [value for _, value in points], color, marked=True))
     floor = (scores.get("floor") or {}).get("value")
     if floor is not None and nfes:
-        lines.append(Line("floor", [min(nfes), max(nfes)], [floor, floor], "muted", level=True))
+        lines.append(Line("floor", [min(nfes), max(nfes)], [floor, floor], "muted", level=True, dash="dashed"))
     return draw(f"{metric_of(scores)} against network steps", lines, "Lower is better.", "network steps", steps=nfes)
 
 
@@ -135,7 +135,14 @@ def curves(metrics: dict[str, Series], run: Run) -> list[Chart]:
     def lines(prefix: str, noisy: bool = True) -> list[Line]:
         names = [name for name in metrics if name.startswith(prefix)]
         return [
-            Line(_title(name.removeprefix(prefix)), metrics[name].steps, metrics[name].values, color_of(k), noisy)
+            Line(
+                _title(name.removeprefix(prefix)),
+                metrics[name].steps,
+                metrics[name].values,
+                color_of(k),
+                noisy,
+                dash=dash_of(k),
+            )
             for k, name in enumerate(names)
         ]
 
@@ -143,7 +150,10 @@ def curves(metrics: dict[str, Series], run: Run) -> list[Chart]:
         series = metrics.get(name, Series())
         return [Line(title, series.steps, series.values, "s1", noisy=True)]
 
-    in_loop = [Line(f"NFE {line.name}", line.x, line.y, line.color, marked=True) for line in lines("fd/", noisy=False)]
+    in_loop = [
+        Line(f"NFE {line.name}", line.x, line.y, line.color, marked=True, dash=line.dash)
+        for line in lines("fd/", noisy=False)
+    ]
     charts = [
         draw("Loss", lines("loss/"), "Of each segment, a batch."),
         draw("Tangent norm", lines("tangent/"), "How far each segment's target is from the prediction."),
