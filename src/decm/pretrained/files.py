@@ -41,6 +41,7 @@ class Stored:
     weights: dict[str, Tensor]
     config: dict[str, Any]
     folder: Path  # where files that the configuration names may lie
+    source: Path | None = None  # what was read, where it is not the folder
 
 
 def read_stored(path: str | Path, revision: str | None = None) -> Stored:
@@ -132,7 +133,7 @@ def read_run(path: Path) -> Stored:
         "training": without_paths({key: run[key] for key in TRAINING if key in run}),
         "results": json.loads(results.read_text()) if scored else None,
     }
-    return Stored(weights_of(checkpoint), config, Path())
+    return Stored(weights_of(checkpoint), config, Path(), path)
 
 
 def refuse_bare(file: Path) -> None:
