@@ -14,6 +14,7 @@ from decm.evaluation.generate import balanced_labels, check_labels, generate, in
 from decm.flow.flow_map import FlowMap
 from decm.flow.solvers import check_steps, choose_sampler
 from decm.pretrained.decode import PROJECTION, Decoder, build_decoder
+from decm.pretrained.facts import check_shape
 from decm.pretrained.files import Stored, read_stored, write_folder
 from decm.pretrained.networks import build_network, load_strictly
 
@@ -62,6 +63,7 @@ class Generator:
         self.device, self.batch_size = pick_device(device), batch_size
         source = f"The model of {stored.source or stored.folder}"
         self.network: nn.Module = build_network(stored.config["network"], source)
+        check_shape(self.manifest, self.network, source)
         load_strictly(self.network, stored.weights, source)
         self.network.to(self.device).eval().requires_grad_(False)
         self.flow_map = FlowMap(self.network)
@@ -170,5 +172,5 @@ class Generator:
         if num is not None:
             raise ValueError("Found labels and num; pass one of the two.")
         several = isinstance(labels, Iterable) and getattr(labels, "ndim", 1) > 0  # an array's number is iterable too
-        given = list(labels) if several else [labels]  # type: ignore[call-overload]
+        given: list[Any] = list(labels) if several else [labels]  # type: ignore[arg-type]
         return check_labels([whole(f"labels[{k}]", label) for k, label in enumerate(given)], classes)
