@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from decm import __version__
+from decm.evaluation.titles import TITLES
 from decm.report.charts import Chart, Line, color_of, dash_of, draw
 from decm.report.command import rebuilt_command
 from decm.report.pictures import Embedded, embed, embed_file, embed_moving, grid_of, layout_of, rows_of
 from decm.report.run_files import FINISHED, Run, Series
-from decm.report.table import TITLES, notes, table_rows
+from decm.report.table import notes, table_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
