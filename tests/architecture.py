@@ -17,10 +17,12 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "torch", "numpy", "torchmetrics", "torch_fidelity", "safetensors", "PIL", "matplotlib", "sklearn",
         "decm.flow", "decm.evaluation",
     },
-    # The format of checkpoints is training's; what reads models back needs these three files of it, and nothing else.
+    # The format of checkpoints is training's; what reads models back needs these three files of it, and nothing else;
+    # of the evaluation a model's card needs the names of metrics.
     "pretrained": {
         "torch", "safetensors", "huggingface_hub", "decm.flow", "decm.networks", "decm.data", "decm.pretrained",
         "decm.training.checkpoint_files", "decm.training.checkpoint_folder", "decm.training.sealed",
+        "decm.evaluation.titles",
     },
     "training": TRAINING | TOOLS | {"lightning", "wandb"},
     "generator.py": (TRAINING - {"decm.training"}) | TOOLS | {"decm.pretrained", "decm.generator"},

@@ -83,6 +83,7 @@ def test_every_exception_is_still_needed():
         ("pretrained/files.py", "from decm.training import checkpoint_files, module"),
         ("pretrained/files.py", "from decm.cli.build import build_dataset"),
         ("pretrained/files.py", "import huggingface_hub"),
+        ("pretrained/card.py", "from decm.evaluation.judge import ImageJudge"),
         ("cli/export.py", "import onnx"),
         ("report/page.py", "import hydra"),
         ("report/page.py", "from decm.cli import main"),
@@ -107,6 +108,7 @@ def test_the_checker_sees_a_forbidden_import(path, line):
         ("report/page.py", "from decm.training.module import Distillation\nfrom decm import __version__"),
         ("__init__.py", "from decm.generator import Generator"),
         ("generator.py", "from decm.pretrained.files import read_stored"),
+        ("pretrained/card.py", "from decm.evaluation.titles import TITLES"),
         (
             "pretrained/files.py",
             "from decm.training.checkpoint_files import read_file\ndef f():\n    import huggingface_hub",

@@ -1,5 +1,6 @@
 """`from decm import Generator`: the same images from every kind of file, on any machine, and nothing foreign is run."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from decm.networks.autoencoder import Autoencoder
 from decm.networks.dit import LightningDiT
 from decm.networks.mlp import MLP
 from decm.pretrained.decode import build_decoder
-from decm.pretrained.files import Stored
+from decm.pretrained.files import Stored, read_stored
 
 LABELS = [3, 1, 4, 1, 5]
 
@@ -71,7 +72,7 @@ def test_samplers_are_the_rule_the_stored_ones_or_the_one_asked_for(model):
 def test_steps_are_1_to_1000(model):
     assert model.states([0], steps=1000).isfinite().all()
     for steps in (0, 1001):
-        with pytest.raises(ValueError, match=f"nfe={steps} is out of range; expected 1 to 1000"):
+        with pytest.raises(ValueError, match=f"^steps={steps} is out of range; expected 1 to 1000"):
             model(labels=[0], steps=steps)
     with pytest.raises(ValueError, match="sampler='magic' is unknown"):
         model(labels=[0], sampler="magic")
@@ -85,7 +86,10 @@ def test_steps_are_1_to_1000(model):
         ({"labels": [10]}, r"\[10\] are no classes; expected classes 0 to 9"),
         ({"labels": [0, -1]}, r"\[-1\] are no classes"),
         ({"labels": []}, "no labels"),
-        ({"labels": [1.5]}, "expected whole numbers"),
+        ({"labels": [1.5]}, r"labels\[0\]=1.5; expected a whole number"),
+        ({"labels": [0, True]}, r"labels\[1\]=True; expected a whole number"),
+        ({"labels": 1.5}, "expected a whole number"),
+        ({"labels": "12"}, "expected a whole number"),
         ({}, r"num=None; pass labels"),
         ({"num": 0}, r"num=0"),
         ({"labels": [1], "num": 1}, "one of the two"),
@@ -101,7 +105,42 @@ def test_labels_may_be_of_any_whole_kind_or_a_number_of_balanced_ones(model):
     for labels in (np.array([0, 1, 2]), torch.tensor([0, 1, 2]), (0, 1, 2)):
         assert np.array_equal(model(labels), expected)
     assert np.array_equal(model(num=3), expected)
-    assert np.array_equal(model(labels=0), model([0]))
+    for label in (2, np.int64(2), np.array(2), torch.tensor(2)):
+        assert np.array_equal(model(labels=label), model([2])), repr(label)
+
+
+@pytest.mark.parametrize("value", ["4", 1.5, True, [1]], ids=repr)
+@pytest.mark.parametrize("name", ["steps", "seed", "num", "batch_size"])
+def test_numbers_are_whole(model, name, value):
+    with pytest.raises(ValueError, match=f"^{name}={re.escape(repr(value))}; expected a whole number"):
+        model(**{"num": 2, name: value})
+
+
+def test_numbers_may_be_of_any_whole_kind(model):
+    expected = model(num=3, steps=2, seed=4, batch_size=2)
+    for kind in (np.int64, np.array, torch.tensor):
+        numbers = {key: kind(value) for key, value in {"num": 3, "steps": 2, "seed": 4, "batch_size": 2}.items()}
+        assert np.array_equal(model(**numbers), expected), kind
+    for name in ("steps", "seed"):
+        with pytest.raises(ValueError, match=f"{name}=None; expected a whole number"):
+            model([0], **{name: None})
+    with pytest.raises(ValueError, match=r"steps=1\.5; expected a whole number"):
+        model.sampler(1.5)
+
+
+def test_steps_that_a_sampler_cannot_take_are_called_steps(model):
+    for sampler, steps in (("jump", 2), ("heun", 3)):
+        with pytest.raises(ValueError, match=f"^steps={steps} with {sampler}"):
+            model([0], steps=steps, sampler=sampler)
+
+
+def test_weights_that_do_not_fit_are_said_to_be_of_the_folder_that_was_read(finished):
+    stored = read_stored(finished.folder)
+    stored.weights.pop(next(iter(stored.weights)))
+    with pytest.raises(ValueError, match=f"^The model of {finished.folder} does not fit"):
+        Generator(stored, "cpu")
+    with pytest.raises(ValueError, match=r"^batch_size=1\.5; expected a whole number, 1 or more"):
+        Generator.from_pretrained(finished.folder, device="cpu", batch_size=1.5)
 
 
 def test_latents_are_in_the_units_of_the_data(model):

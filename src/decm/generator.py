@@ -1,7 +1,7 @@
 """The public API: a trained generator from a folder, a checkpoint or the hub, to images."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from decm.evaluation.generate import balanced_labels, check_labels, generate, in
 from decm.flow.flow_map import FlowMap
 from decm.flow.solvers import check_steps, choose_sampler
 from decm.pretrained.decode import PROJECTION, Decoder, build_decoder
+from decm.pretrained.facts import check_shape
 from decm.pretrained.files import Stored, read_stored, write_folder
 from decm.pretrained.networks import build_network, load_strictly
 
@@ -37,6 +38,17 @@ def is_latent(data: dict[str, Any]) -> bool:
     return data["extra"].get("kind") == "latents"
 
 
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """The whole number of an argument called `name`. Raises ValueError for anything else, and below `least`."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        raise ValueError(f"{name}={value!r}; expected a whole number{'' if least is None else f', {least} or more'}.")
+    return number
+
+
 class Generator:
     """A trained generator: `generator(labels=[207, 360], steps=1, seed=0)` -> uint8 images [N, H, W, 3].
 
@@ -45,13 +57,13 @@ class Generator:
     """
 
     def __init__(self, stored: Stored, device: str = "auto", batch_size: int = 64) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; expected 1 or more samples at a time.")
+        batch_size = whole("batch_size", batch_size, 1)
         self.config, self.folder = stored.config, stored.folder
         self.manifest = manifest_of(stored.config["data"])
         self.device, self.batch_size = pick_device(device), batch_size
-        source = f"The model of {stored.folder}"
+        source = f"The model of {stored.source or stored.folder}"
         self.network: nn.Module = build_network(stored.config["network"], source)
+        check_shape(self.manifest, self.network, source)
         load_strictly(self.network, stored.weights, source)
         self.network.to(self.device).eval().requires_grad_(False)
         self.flow_map = FlowMap(self.network)
@@ -85,6 +97,7 @@ class Generator:
 
     def sampler(self, steps: int) -> str:
         """The sampler that `steps` steps are taken with: what is stored for them, else the rule of flow/solvers.py."""
+        steps = whole("steps", steps)
         return self.config["samplers"].get(str(steps)) or choose_sampler(steps, self.config["trained_on"])
 
     def __call__(
@@ -94,11 +107,12 @@ class Generator:
         """Images, uint8 [N, H, W, 3]: of the labels [N], or `num` of balanced ones; gray ones are repeated.
 
         Raises ValueError for labels that are no classes, steps outside 1 to 1000 or that the sampler cannot take, for
-        states that are no images, and for latents without an autoencoder, naming its file.
+        numbers that are not whole, for states that are no images, and for latents without an autoencoder, naming its
+        file.
         """
         decode = self.decoder()  # before the work is done
         states = self.states(labels, steps, seed, num=num, sampler=sampler, batch_size=batch_size)
-        pictures = torch.cat([decode(part).cpu() for part in states.split(batch_size or self.batch_size)])
+        pictures = torch.cat([decode(part).cpu() for part in states.split(self._size(batch_size))])
         return pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
 
     def states(
@@ -107,10 +121,8 @@ class Generator:
     ) -> Tensor:  # fmt: skip
         """The samples as the network makes them, normalized: float32 [N, C, H, W] on the CPU."""
         wanted, name = self._labels(labels, num), sampler or self.sampler(steps)
-        check_steps(steps, name)
-        size = self.batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise ValueError(f"batch_size={size}; expected 1 or more samples at a time.")
+        steps, seed, size = whole("steps", steps), whole("seed", seed), self._size(batch_size)
+        check_steps(steps, name, "steps")
         shape, flow_map = self.manifest.shape, self.flow_map
         parts = [
             generate(flow_map, shape, wanted[index], steps, name, seed, index, self.device)
@@ -148,16 +160,17 @@ class Generator:
             )
         return str(file)
 
+    def _size(self, batch_size: int | None) -> int:
+        return self.batch_size if batch_size is None else whole("batch_size", batch_size, 1)
+
     def _labels(self, labels: Sequence[int] | int | None, num: int | None) -> Tensor:
         classes = self.manifest.num_classes
         if labels is None:
-            if num is None or num < 1:
-                raise ValueError(f"Found no labels and num={num}; pass labels=[...], or num=<how many samples>.")
-            return balanced_labels(num, classes)
+            if num is None:
+                raise ValueError("Found no labels and num=None; pass labels=[...], or num=<how many samples>.")
+            return balanced_labels(whole("num", num, 1), classes)
         if num is not None:
             raise ValueError("Found labels and num; pass one of the two.")
-        given = [labels] if isinstance(labels, int) else list(labels)
-        try:
-            return check_labels([operator.index(label) for label in given], classes)
-        except TypeError as error:
-            raise ValueError(f"labels={given}: expected whole numbers.") from error
+        several = isinstance(labels, Iterable) and getattr(labels, "ndim", 1) > 0  # an array's number is iterable too
+        given: list[Any] = list(labels) if several else [labels]  # type: ignore[arg-type]
+        return check_labels([whole(f"labels[{k}]", label) for k, label in enumerate(given)], classes)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 
 import pytest
 import yaml
@@ -126,3 +127,47 @@ def test_the_verb_takes_the_folder_and_the_steps_to_sort_by(sweep, tmp_path):
         answer = decm("report", *arguments)
         assert answer.code == 2
         assert said in answer.err
+
+
+def rows_of(text):
+    """The numbers of the jobs in the table, in its order."""
+    return [line.strip("| ").split(" | ")[0] for line in text.splitlines() if line.startswith("| ")][2:]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_job_whose_figure_is_not_finite_is_last_and_never_the_best(sweep, bad):
+    results = sweep / "0" / "results.json"
+    results.write_text(results.read_text().replace("6.0", json.dumps(bad)))
+    text = report(sweep)
+    assert rows_of(text) == ["1", "2", "0"]
+    assert "experiment=smoke 'data='\"'\"'a b'\"'\"'' seed=1\n" in text
+    for number in (1, 2):
+        (sweep / f"{number}" / "results.json").unlink()
+    text = report(sweep)
+    assert rows_of(text) == ["0"]
+    assert "to paste" not in text
+    assert "No job has a finite figure" in text
+
+
+def test_importances_are_of_finite_figures_alone(tmp_path):
+    for number, (lr, seed) in enumerate(itertools.product((1, 2, 3), (0, 1))):
+        job(tmp_path, number, [f"lr={lr}", f"seed={seed}"], float(lr))
+    said = next(line for line in report(tmp_path).splitlines() if line.startswith("Importance"))
+    job(tmp_path, 9, ["lr=9", "seed=9"], float("nan"))
+    assert said in report(tmp_path).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("1/results.json", "{", "1/results.json is damaged"),
+        ("1/overrides.yaml", "3", "1/overrides.yaml is damaged"),
+        ("sweep.yaml", "jobs: many", "sweep.yaml has jobs='many'; expected the number"),
+        ("sweep.yaml", "[]", "sweep.yaml is damaged"),
+        ("sweep.yaml", "jobs: [", "sweep.yaml is damaged"),
+    ],
+)
+def test_a_damaged_file_of_a_sweep_is_named(sweep, name, content, said):
+    (sweep / name).write_text(content)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        report(sweep)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from decm.report.charts import COLORS, POINTS, Line, color_of, draw, drawable, smooth
+from decm.report.charts import COLORS, DASHES, POINTS, Line, color_of, dash_of, draw, drawable, smooth
 
 
 def line(y, name="a", **options):
@@ -16,11 +16,11 @@ def ids(svg):
 
 
 def test_colors_are_the_pages_variables_and_nothing_else():
-    chart = draw("T", [line([1.0, 2.0, 3.0]), Line("b", [0, 1], [2.0, 1.0], "s2", level=True)])
+    chart = draw("T", [line([1.0, 2.0, 3.0]), Line("b", [0, 1], [2.0, 1.0], "s2", level=True, dash="dashed")])
     assert {"s1", "s2", "muted", "line"} <= set(re.findall(r"var\(--(\w+)\)", chart.svg))
     assert re.findall(r"(?:fill|stroke): #(?!0{6})\w+", chart.svg) == []
     assert "#fe01" not in chart.svg
-    assert chart.legend == [("s1", "a", False), ("s2", "b", True)]
+    assert chart.legend == [("s1", "a", ""), ("s2", "b", "dashed")]
 
 
 def test_labels_are_text_with_a_name_for_readers_of_the_screen():
@@ -65,5 +65,11 @@ def test_smoothing_keeps_constants_and_slopes(num):
     assert slope[num // 2] == pytest.approx(num // 2, abs=0.51)
 
 
-def test_colors_repeat_after_the_last():
+def test_colors_repeat_after_the_last_with_another_dash():
     assert [color_of(k) for k in (0, len(COLORS))] == ["s1", "s1"]
+    keys = [(color_of(k), dash_of(k)) for k in range(len(COLORS) * len(DASHES))]
+    assert len(set(keys)) == len(keys)
+    assert {dash for _, dash in keys[: len(COLORS)]} == {""}
+    drawn = [draw("T", [line([1.0, 2.0], dash=dash)]) for dash in DASHES]
+    assert [chart.svg.count("stroke-dasharray") for chart in drawn] == [0, 1, 1]
+    assert [chart.legend[0][2] for chart in drawn] == list(DASHES)

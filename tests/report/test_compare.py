@@ -1,5 +1,6 @@
 """Several runs on one page: the best is marked, seeds are aligned, settings that differ are told."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,14 @@ def test_the_best_is_marked_and_ties_are_all_best():
     assert best([1.0, 2.0], higher=True) == [False, True]
     assert best([1.0, None]) == [False, False]
     assert best([1.0, 1.0]) == [False, False]
+
+
+def test_what_is_not_finite_is_never_the_best():
+    nan, inf = float("nan"), float("inf")
+    assert best([nan, 1.0, 2.0]) == [False, True, False]
+    assert best([2.0, nan], higher=True) == [True, False]
+    assert best([inf, 1.0], higher=True) == best([-inf, 1.0]) == [False, True]
+    assert best([nan, inf]) == [False, False]
 
 
 def test_the_best_scores_are_bold_and_no_others(pair):
@@ -77,6 +86,54 @@ def test_runs_of_different_metrics_are_not_drawn_on_one_axis(pair):
     text = compare(pair)
     assert "their figures do not compare" in text
     assert "against network steps</h3>" not in text
+
+
+def test_seven_runs_have_seven_keys(pair, tmp_path):
+    more = [make_run(tmp_path / f"more{k}") for k in range(5)]
+    text = compare([*pair, *more])
+    keys = re.findall(r'<span class="key[^>]*>', text)
+    assert len(set(keys)) == len(set(keys[:7])) == 7
+    lines = re.findall(r"<i (?:class|style)[^>]*>", text)
+    assert len(set(lines)) == 7
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"metric": "sliced_wasserstein"}, "different metrics (Frechet distance; Sliced Wasserstein distance), so"),
+        ({"reference": "other"}, "different references (data; other), so"),
+        ({"num_samples": 9, "reference": "b"}, "different references (data; b) and numbers of samples (100; 9), so"),
+    ],
+)
+def test_no_run_is_the_best_of_runs_that_were_judged_differently(pair, other, said):
+    pair[1].results.update(other)
+    text = compare(pair)
+    assert said in text
+    assert 'class="best"' not in text
+    assert "the best in bold" not in text
+    assert "against network steps</h3>" not in text
+    assert "1.125" in text
+
+
+def test_noise_and_teacher_are_shared_only_by_runs_of_the_same_data(pair):
+    shared, teachers = "Every column starts from the same noise", '<div class="row under">'
+    assert shared in compare(pair)
+    assert teachers in compare(pair)
+    pair[1].config["teacher"] = {"kind": "path"}
+    text = compare(pair)
+    assert shared in text  # whatever the teacher was
+    assert teachers not in text
+    pair[1].config["data"] = {"path": "elsewhere"}
+    text = compare(pair)
+    assert shared not in text
+    assert "These runs are of different data, so that columns do not correspond." in text
+    assert "sample, class" not in text
+
+
+def test_settings_that_are_missing_are_left_blank(pair):
+    for key in ("max_steps", "seed", "objective"):
+        pair[1].config.pop(key)
+    assert "2 runs compared" in compare(pair)
 
 
 def test_an_unfinished_run_can_be_compared(pair, tmp_path):

@@ -1,11 +1,17 @@
 """The dashboards ask for figures that are logged, and are built without a server."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from decm.report.dashboards import HARDWARE, SEGMENTS, main, report, sections, workspace
 
+ROOT = Path(__file__).parents[2]
 SECTIONS = ["quality against NFE", "samples", "loss", "tangents", "speed", "hardware"]
 
 
@@ -68,6 +74,31 @@ def test_the_report_tells_in_words_and_panels_and_groups_by_segments():
 
 
 @pytest.mark.parametrize("arguments", [[], [""], ["a", "b", "c"]])
-def test_without_an_entity_nothing_is_saved(arguments):
-    with pytest.raises(SystemExit, match="ENTITY="):
+def test_without_an_entity_nothing_is_saved(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
         main(arguments)
+    assert stop.value.code == 2
+    assert "ENTITY=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], "ENTITY="), (["nobody"], "wandb login")])
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, said, tmp_path):
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "decm.report.dashboards", *arguments],
+        env={
+            **kept, "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "PYTHONPATH": str(ROOT / "src"),
+            "WANDB_MODE": "offline",
+        },
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_segment_of_the_configurations_has_panels():
+    files = (ROOT / "conf" / "objective").glob("*.yaml")
+    used = {name for path in files for name in yaml.safe_load(path.read_text())["objective"]}
+    assert used == set(SEGMENTS)

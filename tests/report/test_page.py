@@ -1,13 +1,16 @@
 """The page of a run says what its folder says, of any folder, and lets nothing of it act as markup."""
 
 import copy
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from decm.report.page import page, rebuilt_command
+from decm.report.page import MOVING, MOVING_BYTES, page
 from decm.report.run_files import INCIDENTS, ROLLBACKS, Run, differences, flat
 from decm.training.callbacks import guard
 from run_folders import CONFIG, RESULTS, make_run, metrics_text
@@ -96,18 +99,41 @@ def test_an_objectives_segments_and_own_numbers_are_told():
     assert "runs" not in flat(CONFIG)
 
 
-def test_the_command_is_the_one_that_was_written_down_else_it_is_rebuilt(tmp_path):
-    run = make_run(tmp_path / "a", changed(optimizer__lr=0.01, objective={"instantaneous": {"weight": 1.0}}))
-    rebuilt = rebuilt_command(run)
-    assert rebuilt == (
-        "decm train experiment=toy '~objective.consistency' '+objective.instantaneous=${segment.instantaneous}' "
-        "optimizer.lr=0.01"
-    )
-    assert "the command itself was not written down" in page(run)
-    (run.folder / "command.txt").write_text("2026-01-01 00:00:00  decm train experiment=toy optimizer.lr=0.01\n")
+def test_a_finished_run_took_all_its_steps_whatever_was_logged_last(tmp_path):
+    run = make_run(tmp_path / "a")
+    (run.folder / "metrics.csv").write_text(metrics_text(20))
+    assert "step 40 of 40" in page(run)
+    assert "step 20 of 40" in page(dataclasses.replace(run, state="unfinished"))
+
+
+def test_the_lead_is_of_the_fewest_and_the_teachers_most_steps_in_whatever_order(tmp_path):
+    results = {**RESULTS, "student": {"50": 1.0, "9": 2.0, "1": 3.0}, "teacher": {"50": 4.0, "9": 5.0, "1": 6.0}}
+    text = page(make_run(tmp_path / "a", results=results))
+    assert "<strong>3.000</strong> at 1 step;" in text
+    assert "its teacher has 4.000 at 50." in text
+
+
+def test_a_page_is_drawn_of_settings_that_lack_what_it_shows(tmp_path):
+    config = changed()
+    for key in ("max_steps", "batch_size", "seed", "optimizer"):
+        del config[key]
+    text = page(make_run(tmp_path / "a", config))
+    assert "step 40</span>" in text.replace("\n", "")
+    assert "batches of" not in text
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_moving_picture_is_on_the_page_or_said_to_be_left_out(tmp_path, over):
+    run = make_run(tmp_path / "a")
+    assert MOVING not in page(run)
+    noise = np.random.RandomState(0).randint(0, 256, (2, 300, 600, 3), dtype=np.uint8)
+    first, second = map(Image.fromarray, noise)
+    first.save(run.folder / MOVING, save_all=True, append_images=[second], lossless=True)
+    with (run.folder / MOVING).open("ab") as file:
+        file.truncate(MOVING_BYTES + over)  # zeros behind the end, which readers do not look at
     text = page(run)
-    assert "2026-01-01 00:00:00  decm train experiment=toy optimizer.lr=0.01" in text
-    assert "not written down" not in text
+    assert ("prefers-reduced-motion: reduce" in text) != bool(over)
+    assert ("<code>flow.webp</code> is left out, since it is larger than 1.5 MB" in text) == bool(over)
 
 
 def test_incidents_and_rollbacks_are_told(tmp_path):
@@ -199,4 +225,8 @@ def test_a_page_stays_small_however_large_its_pictures_are(tmp_path, side):
     large.grid(noise, run.folder / "samples_nfe1.png")
     large.compare({"1 step": noise[:10]}, run.folder / "comparison.png")
     assert ((run.folder / "samples_nfe1.png").stat().st_size > 10_000_000) == (side == 256)
+    frame = Image.fromarray(np.random.RandomState(0).randint(0, 256, (300, 600, 3), dtype=np.uint8))
+    frame.save(run.folder / MOVING, save_all=True, append_images=[frame.rotate(180)], lossless=True)
+    with (run.folder / MOVING).open("ab") as file:
+        file.truncate(MOVING_BYTES)
     assert len(page(run)) < 5_000_000

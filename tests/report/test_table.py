@@ -4,6 +4,9 @@ import copy
 
 import pytest
 
+from decm.evaluation.judge import ImageJudge, PointsJudge
+from decm.evaluation.suite import SuiteJudge
+from decm.evaluation.titles import TITLES
 from decm.report.table import markdown, show, table_rows
 
 RESULTS = {
@@ -80,3 +83,7 @@ def test_the_terminal_shows_the_table_the_notes_and_the_paths(capsys, monkeypatc
     assert "/some/where/comparison.png" in said
     assert "teacher" in said
     assert "floor 0.123" in said
+
+
+def test_every_judges_metric_has_a_title():
+    assert {judge.metric for judge in (ImageJudge, PointsJudge, SuiteJudge)} == set(TITLES)

@@ -1,6 +1,6 @@
 """The table of a sweep: its jobs, the best first and ready to paste, what they depend on, and which are unfinished."""
 
-import json
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from decm.cli.runs import RESULTS, metric_at
+from decm.cli.runs import RESULTS, metric_at, read_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
 NOT_TO_PASTE = ("sweep", "launcher", "resume", "debug")
@@ -34,9 +34,28 @@ def read_jobs(folder: Path) -> list[Job]:
     """The jobs that have begun, by number."""
     jobs = []
     for path in sorted(folder.glob(f"*/{OVERRIDES}"), key=lambda path: (len(path.parent.name), path.parent.name)):
-        overrides = dict(word.split("=", 1) for word in yaml.safe_load(path.read_text()))
-        results = path.parent / RESULTS
-        jobs.append(Job(path.parent.name, overrides, json.loads(results.read_text()) if results.is_file() else None))
+        try:
+            overrides = dict(word.split("=", 1) for word in yaml.safe_load(path.read_text()))
+        except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is damaged; expected a list of key=value. Remove the folder of the job."
+            ) from error
+        results = read_results(path.parent) if (path.parent / RESULTS).is_file() else None
+        jobs.append(Job(path.parent.name, overrides, results))
+    return jobs
+
+
+def planned_jobs(folder: Path) -> int:
+    """The number of jobs that sweep.yaml plans, 0 without it. Raises ValueError, by name, if it is damaged."""
+    if not is_sweep(folder):
+        return 0
+    path = folder / SWEEP
+    try:
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged; expected `jobs: <a number>` in it. Write it again.") from error
+    if not isinstance(jobs, int) or isinstance(jobs, bool):
+        raise ValueError(f"{path} has jobs={jobs!r}; expected the number of jobs of the sweep. Write it again.")
     return jobs
 
 
@@ -56,19 +75,22 @@ def write_report(folder: Path, nfe: int | None = None) -> str:
 def report(folder: Path, nfe: int | None = None) -> str:
     """Markdown. Sorted by the metric at `nfe` steps; without it, by what the jobs returned.
 
-    Raises ValueError for a number of steps that was not evaluated.
+    What is not finite comes last. Raises ValueError for steps that were not evaluated, and for a damaged file.
     """
-    planned = int(yaml.safe_load((folder / SWEEP).read_text())["jobs"]) if is_sweep(folder) else 0
-    jobs = read_jobs(folder)
+    planned, jobs = planned_jobs(folder), read_jobs(folder)
     finished = [job for job in jobs if job.results is not None]
     lines = [f"# Sweep {folder.name}", ""]
     if finished:
         value, what = _metric(finished, nfe)
-        finished.sort(key=lambda job: value[job.number])
-        keys = swept(jobs)
+        keys, sound = swept(jobs), [job for job in finished if math.isfinite(value[job.number])]
+        sound.sort(key=lambda job: value[job.number])
+        finished = [*sound, *(job for job in finished if job not in sound)]
         lines += _table(finished, keys)
-        lines += ["", f"Sorted by {what}; lower is better.", "", "The best, to paste:", ""]
-        lines += [f"    {paste(finished[0], keys)}", "", *_importances(finished, value)]
+        lines += ["", f"Sorted by {what}; lower is better.", ""]
+        if sound:
+            lines += ["The best, to paste:", "", f"    {paste(sound[0], keys)}", "", *_importances(sound, value)]
+        else:
+            lines += ["No job has a finite figure, so that none is the best.", ""]
     else:
         lines.append("No job has results yet.")
     return "\n".join([*lines, *_unfinished(jobs, planned)]) + "\n"

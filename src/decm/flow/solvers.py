@@ -94,16 +94,16 @@ def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
     return "consistency" if set(trained_on) == {"consistency"} else "flow_map_steps"
 
 
-def check_steps(nfe: int, sampler: str) -> None:
-    """Raise ValueError for an unknown sampler, or for a number of steps that it cannot take."""
+def check_steps(nfe: int, sampler: str, name: str = "nfe") -> None:
+    """Raise ValueError for an unknown sampler, or for a number of steps, called `name`, that it cannot take."""
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler={sampler!r} is unknown. Choose one of {', '.join(SAMPLERS)}.")
     if not 1 <= nfe <= 1000:
-        raise ValueError(f"nfe={nfe} is out of range; expected 1 to 1000 network steps.")
+        raise ValueError(f"{name}={nfe} is out of range; expected 1 to 1000 network steps.")
     if sampler == "heun" and nfe % 2:
-        raise ValueError(f"nfe={nfe} with heun, which takes two network steps an interval; choose an even number.")
+        raise ValueError(f"{name}={nfe} with heun, which takes two network steps an interval; choose an even number.")
     if sampler == "jump" and nfe != 1:
-        raise ValueError(f"nfe={nfe} with jump, which is a single step; choose nfe=1 or another sampler.")
+        raise ValueError(f"{name}={nfe} with jump, which is a single step; choose {name}=1 or another sampler.")
 
 
 def sample(

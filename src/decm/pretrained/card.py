@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-METRICS = {"frechet_distance": "Frechet distance", "sliced_wasserstein": "sliced Wasserstein distance"}
+from decm.evaluation.titles import TITLES
+
 USE = """```python
 from decm import Generator
 
@@ -49,7 +50,7 @@ def results_table(results: dict[str, Any] | None) -> str:
     for nfe, value in student.items():
         of_teacher = f"{teacher[nfe]:.3f}" if nfe in teacher else ""
         lines.append(f"| {nfe} | {samplers.get(nfe, '')} | {value:.3f} | {of_teacher} |")
-    metric = METRICS.get(results["metric"], results["metric"])
+    metric = TITLES.get(results["metric"], results["metric"])
     return "\n".join(
         [*lines, "", f"{metric} of {results['num_samples']} samples to {results['reference']}; lower is better."]
     )

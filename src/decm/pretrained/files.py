@@ -20,6 +20,7 @@ from decm.data.index import file_hash
 from decm.data.manifest import manifest_of
 from decm.flow.solvers import SAMPLERS
 from decm.pretrained.card import card
+from decm.pretrained.facts import check_facts, check_results
 from decm.pretrained.networks import call, check_targets
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -41,6 +42,7 @@ class Stored:
     weights: dict[str, Tensor]
     config: dict[str, Any]
     folder: Path  # where files that the configuration names may lie
+    source: Path | None = None  # what was read, where it is not the folder
 
 
 def read_stored(path: str | Path, revision: str | None = None) -> Stored:
@@ -105,6 +107,7 @@ def check_config(config: dict[str, Any], source: Path) -> None:
         raise ValueError(
             f"{source}: samplers {', '.join(unknown)} are unknown; expected some of {', '.join(SAMPLERS)}."
         )
+    check_facts(config, source)
     check_targets(config, source, parts=("network",))
 
 
@@ -130,9 +133,19 @@ def read_run(path: Path) -> Stored:
         "samplers": {str(nfe): str(name) for nfe, name in (run["evaluation"].get("samplers") or {}).items()},
         "autoencoder": run["evaluation"]["bench"].get("autoencoder"),
         "training": without_paths({key: run[key] for key in TRAINING if key in run}),
-        "results": json.loads(results.read_text()) if scored else None,
+        "results": stored_results(results) if scored else None,
     }
-    return Stored(weights_of(checkpoint), config, Path())
+    return Stored(weights_of(checkpoint), config, Path(), path)
+
+
+def stored_results(file: Path) -> dict[str, Any]:
+    """results.json of a run. Raises ValueError, by name, if it is damaged."""
+    try:
+        results = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}). Remove it: the model is read without its figures.") from error
+    check_results(results, file)
+    return results
 
 
 def refuse_bare(file: Path) -> None:
@@ -170,7 +183,11 @@ def without_paths(training: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_folder(stored: Stored, folder: Path, overwrite: bool = False) -> None:
-    """Write weights, configuration and card, whole or not at all. Raises ValueError if a model is there already."""
+    """Write weights, configuration and card, whole or not at all. Raises ValueError if a model or a file is there."""
+    folder = folder.absolute()  # "." has no name
+    file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if file is not None:
+        raise ValueError(f"{file} is a file; expected a folder, to be made. Choose another one.")
     there = [name for name in (WEIGHTS, CONFIG, CARD) if (folder / name).exists()]
     if there and not overwrite:
         raise ValueError(f"{folder} holds {', '.join(there)} already. Choose another folder, or set overwrite=true.")

@@ -11,6 +11,7 @@ from typing import Any
 POINTS = 240  # a line has at most; longer ones are averaged in bins
 SMOOTH_FROM = 30  # points from which on a noisy line is drawn pale, with its running mean upon it
 COLORS = ("s1", "s2", "s3", "s4", "s5", "s6")
+DASHES: dict[str, Any] = {"": "solid", "dashed": (0, (4, 3)), "dotted": (0, (1, 1.5))}  # by their class in a page
 # Stand-ins that matplotlib writes, in place of which the page's variables are put.
 STAND_IN = {name: f"#fe01{k:02x}" for k, name in enumerate(("ink", "muted", "line", *COLORS))}
 SETTINGS: dict[Any, Any] = {
@@ -24,7 +25,7 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart; `color` names a variable of the page, `noisy` lines are smoothed, `level` ones dashed."""
+    """A line of a chart; `color` names a variable of the page, `noisy` lines are smoothed, `level` ones thin."""
 
     name: str
     x: Sequence[float]
@@ -33,21 +34,27 @@ class Line:
     noisy: bool = False
     level: bool = False
     marked: bool = False
+    dash: str = ""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart for the page: its title, what it is about, the legend [(color, name, dashed)] and the SVG."""
+    """A chart for the page: its title, what it is about, the legend [(color, name, dash)] and the SVG."""
 
     title: str
     about: str
-    legend: list[tuple[str, str, bool]]
+    legend: list[tuple[str, str, str]]
     svg: str
 
 
 def color_of(number: int) -> str:
     """The variable of the color of line `number`."""
     return COLORS[number % len(COLORS)]
+
+
+def dash_of(number: int) -> str:
+    """The dash of line `number`, another one each time that the colors begin again."""
+    return list(DASHES)[number // len(COLORS) % len(DASHES)]
 
 
 def drawable(line: Line, log_y: bool) -> tuple[list[float], list[float]]:
@@ -103,19 +110,19 @@ def draw(
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_xlabel(x_label)
         svg = _render(figure, f"{title}. {about}".strip(), title)
-    return Chart(title, about, [(line.color, line.name, line.level) for line, _, _ in shown], svg)
+    return Chart(title, about, [(line.color, line.name, line.dash) for line, _, _ in shown], svg)
 
 
 def _plot(axis: Any, line: Line, x: list[float], y: list[float]) -> None:
-    color = STAND_IN[line.color]
+    color, dash = STAND_IN[line.color], DASHES[line.dash]
     if line.level:
-        axis.plot(x, y, color=color, linewidth=1.1, linestyle=(0, (4, 3)))
+        axis.plot(x, y, color=color, linewidth=1.1, linestyle=dash)
     elif line.noisy and len(x) >= SMOOTH_FROM:
         axis.plot(x, y, color=color, linewidth=0.7, alpha=0.3)
-        axis.plot(x, smooth(y), color=color, linewidth=1.5)
+        axis.plot(x, smooth(y), color=color, linewidth=1.5, linestyle=dash)
     else:
         marker = "o" if line.marked or len(x) < SMOOTH_FROM else ""
-        axis.plot(x, y, color=color, linewidth=1.5, marker=marker, markersize=3)
+        axis.plot(x, y, color=color, linewidth=1.5, linestyle=dash, marker=marker, markersize=3)
 
 
 def _log_ticks(axis: Any, values: Sequence[float]) -> None:

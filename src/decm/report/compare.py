@@ -1,16 +1,18 @@
 """The page of several runs beside each other."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from decm.report.charts import Chart, Line, color_of, draw
-from decm.report.page import BYTES, Picture, comparison_of, metric_of, render, steps_title
+from decm.report.charts import Chart, Line, color_of, dash_of, draw
+from decm.report.page import BYTES, Picture, by_steps, comparison_of, metric_of, render, steps_title
 from decm.report.pictures import Embedded, embed, embed_file, layout_of, rows_of
 from decm.report.run_files import Run, Series, differences
 from decm.report.table import PER_NFE
 
 HIGHER_IS_BETTER = ("is", "accuracy", "precision", "recall")  # of PER_NFE; of all else less is better
 FIRST = ("loss/", "fd/", "tangent/", "map_error/")  # the order of curves
+JUDGED_BY = {"metric": "metrics", "reference": "references", "num_samples": "numbers of samples"}  # of results.json
 LEGEND = {"grad_norm": "gradient norm", "speed/samples_per_s": "throughput, samples a second"}
 
 
@@ -19,15 +21,34 @@ def compare(runs: Sequence[Run]) -> str:
     names = names_of([run.folder for run in runs])
     metrics = sorted({metric_of(run.scores) for run in runs if run.scores})
     nfes = sorted({int(nfe) for run in runs for nfe in run.scores.get("student", {})})
-    seeds = {str((run.config.get("evaluation") or {}).get("seed")) for run in runs}
+    unlike, same_noise = unlike_in(runs), _agree(runs, "data") and len(set(map(_seed, runs))) == 1
     return render(
         "compare.html", title=f"{len(runs)} runs", runs=list(zip(names, runs, strict=True)), metrics=metrics,
-        colors=[color_of(k) for k in range(len(runs))], tables=tables(runs, nfes), nfes=nfes,
-        quality=quality(names, runs, metrics), charts=curves(names, runs), pictures=pictures(names, runs, nfes),
-        same_seeds=len(seeds) == 1, columns=max((_columns(run) for run in runs), default=0),
-        classes=int((runs[0].config.get("network") or {}).get("num_classes", 0)),
+        unlike=unlike, keys=[(color_of(k), dash_of(k)) for k in range(len(runs))],
+        tables=tables(runs, nfes, not unlike), nfes=nfes,
+        quality=None if unlike else quality(names, runs, metrics), charts=curves(names, runs),
+        pictures=pictures(names, runs, nfes), same_data=_agree(runs, "data"), same_noise=same_noise,
+        columns=max((_columns(run) for run in runs), default=0),
+        classes=int((runs[0].config.get("network") or {}).get("num_classes", 0)) if _agree(runs, "data") else 0,
         changes=differences([run.config for run in runs]),
     )  # fmt: skip
+
+
+def unlike_in(runs: Sequence[Run]) -> list[str]:
+    """By what the runs were judged differently, so that their figures do not compare, with what was found."""
+    found = {
+        name: dict.fromkeys(str(run.scores.get(key)) for run in runs if run.scores) for key, name in JUDGED_BY.items()
+    }
+    titles = {"metrics": dict.fromkeys(metric_of(run.scores) for run in runs if run.scores)}
+    return [f"{name} ({'; '.join(titles.get(name, told))})" for name, told in found.items() if len(told) > 1]
+
+
+def _agree(runs: Sequence[Run], key: str) -> bool:
+    return all(run.config.get(key) == runs[0].config.get(key) for run in runs)
+
+
+def _seed(run: Run) -> str:
+    return str((run.config.get("evaluation") or {}).get("seed"))
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -41,25 +62,26 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 
 def best(values: Sequence[float | None], higher: bool = False) -> list[bool]:
-    """Which of the values are the best; none is where there is nothing to compare."""
+    """Which of the values are the best, of which a value that is not finite never is; none where they are alike."""
     known = [value for value in values if value is not None]
-    if len(set(known)) < 2:
+    finite = [value for value in known if math.isfinite(value)]
+    if not finite or len(set(known)) < 2:
         return [False] * len(values)
-    top = max(known) if higher else min(known)
+    top = max(finite) if higher else min(finite)
     return [value == top for value in values]
 
 
 Cell = tuple[str, bool]  # what is written, whether it is the best
 
 
-def tables(runs: Sequence[Run], nfes: Sequence[int]) -> list[tuple[str, list[list[Cell]]]]:
+def tables(runs: Sequence[Run], nfes: Sequence[int], comparable: bool) -> list[tuple[str, list[list[Cell]]]]:
     """(title, cells by run and NFE) of the metric and of each further score that a run has."""
     found = []
     for key, digits in {"student": 3, **PER_NFE}.items():
         columns = []
         for nfe in nfes:
             values = [run.scores.get(key, {}).get(str(nfe)) for run in runs]
-            marks = best(values, key in HIGHER_IS_BETTER)
+            marks = best(values if comparable else [None] * len(runs), key in HIGHER_IS_BETTER)
             columns.append(
                 [("" if v is None else f"{v:.{digits}f}", mark) for v, mark in zip(values, marks, strict=True)]
             )
@@ -69,14 +91,23 @@ def tables(runs: Sequence[Run], nfes: Sequence[int]) -> list[tuple[str, list[lis
 
 
 def quality(names: Sequence[str], runs: Sequence[Run], metrics: Sequence[str]) -> Chart | None:
-    """The metric against the number of steps, a line a run; None where the runs were not judged by the same one."""
-    if len(metrics) != 1:
+    """The metric against the number of steps, a line a run; None where there is none."""
+    if not metrics:
         return None
     lines, places = [], set()
     for k, (name, run) in enumerate(zip(names, runs, strict=True)):
-        values = run.scores.get("student") or {}
-        places |= {int(nfe) for nfe in values}
-        lines.append(Line(name, [int(nfe) for nfe in values], list(values.values()), color_of(k), marked=True))
+        points = by_steps(run.scores.get("student"))
+        places |= {nfe for nfe, _ in points}
+        lines.append(
+            Line(
+                name,
+                [nfe for nfe, _ in points],
+                [value for _, value in points],
+                color_of(k),
+                marked=True,
+                dash=dash_of(k),
+            )
+        )
     about = "Lower is better."
     return draw(f"{metrics[0]} against network steps", lines, about, "network steps", steps=sorted(places))
 
@@ -96,17 +127,20 @@ def curves(names: Sequence[str], runs: Sequence[Run]) -> list[Chart]:
         lines = []
         for k, (name, one) in enumerate(zip(names, logged, strict=True)):
             series, marked = one.get(figure, Series()), figure.startswith(("fd/", "map_error/"))
-            lines.append(Line(name, series.steps, series.values, color_of(k), noisy=not marked, marked=marked))
+            lines.append(
+                Line(name, series.steps, series.values, color_of(k), not marked, marked=marked, dash=dash_of(k))
+            )
         title = LEGEND.get(figure) or figure.replace("fd/", "distance, NFE ").replace("/", ", ").replace("_", " ")
         charts.append(draw(title[0].upper() + title[1:], lines, log_y=not figure.startswith("speed/")))
     return [chart for chart in charts if chart is not None]
 
 
 def pictures(names: Sequence[str], runs: Sequence[Run], nfes: Sequence[int]) -> list[tuple[int, list[Picture]]]:
-    """(NFE, a row of the same seeds for each run) for each NFE, the first teacher's row on top."""
+    """(NFE, a row of the same seeds for each run) for each NFE; on top the teacher's row, if all have the same one."""
     known = [_rows(run) for run in runs]
     limit = BYTES // max(1, len(nfes) * (len(runs) + 1))
-    teachers = [(title, make) for rows in known for title, make in rows.items() if title.startswith("teacher")][:1]
+    same = _agree(runs, "data") and _agree(runs, "teacher")
+    teachers = [(title, make) for rows in known for title, make in rows.items() if title.startswith("teacher")][:same]
     found = []
     for nfe in nfes:
         shown = [Picture(f"{title} steps", make(limit)) for title, make in teachers]

@@ -5,12 +5,12 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from decm.report.table import PER_NFE
 
 NFES = (1, 2, 4, 50)
-SEGMENTS = ("instantaneous", "consistency", "noise_to_noisy", "mean_flow")
+SEGMENTS = ("instantaneous", "consistency", "noise_to_noisy", "mean_flow", "shortcut")
 STEP = "trainer/global_step"
 # What W&B measures by itself, of the first GPU and of the machine.
 HARDWARE = {
@@ -129,12 +129,23 @@ def report(entity: str, project: str = "decm") -> Any:
     )  # fmt: skip
 
 
+def refuse(sentence: str) -> NoReturn:
+    """Leave as decm does at a user's mistake."""
+    print(sentence, file=sys.stderr)
+    raise SystemExit(2)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Save workspace and report under an entity that this machine is logged in for."""
     if not 1 <= len(arguments) <= 2 or not arguments[0]:
-        raise SystemExit("Usage: make wandb-workspace ENTITY=<your W&B user or team> [PROJECT=decm]")
-    for made in (workspace(*arguments), report(*arguments)):
-        print(made.save().url)
+        refuse("Usage: make wandb-workspace ENTITY=<your W&B user or team> [PROJECT=decm]")
+    from wandb.errors import AuthenticationError, UsageError
+
+    try:
+        for made in (workspace(*arguments), report(*arguments)):
+            print(made.save().url)
+    except (AuthenticationError, UsageError) as error:
+        refuse(f"W&B refused ({error}). Log in with `wandb login` as one who may write to {arguments[0]}.")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from decm import __version__
-from decm.report.charts import Chart, Line, color_of, draw
+from decm.evaluation.titles import TITLES
+from decm.report.charts import Chart, Line, color_of, dash_of, draw
+from decm.report.command import rebuilt_command
 from decm.report.pictures import Embedded, embed, embed_file, embed_moving, grid_of, layout_of, rows_of
-from decm.report.run_files import Run, Series
-from decm.report.table import TITLES, notes, table_rows
+from decm.report.run_files import FINISHED, Run, Series
+from decm.report.table import notes, table_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
-BYTES = 2_400_000  # of all pictures of a page together, before they are written as text
-MOVING = "flow.webp"
+BYTES = 2_400_000  # of all pictures of a page together, before they are written as text; moving ones aside
+MOVING, MOVING_BYTES = "flow.webp", 1_500_000
 SHOWN_INCIDENTS = 20
 SECONDS = {"teacher": "training the teacher", "distill": "distillation", "evaluate": "evaluation"}
 
@@ -42,16 +44,16 @@ def page(run: Run) -> str:
     """report.html of a run, also of one that is not finished."""
     metrics = run.metrics()
     scores, nfes = run.scores, nfes_of(run)
-    step = int(max((series.steps[-1] for series in metrics.values()), default=-1)) + 1
     samples = same_seeds(run, BYTES * 3 // 8)
-    incidents = run.incidents()
+    incidents, moving = run.incidents(), embed_moving(run.folder / MOVING, MOVING_BYTES)
     return render(
         "run.html", run=run, scores=scores, title=run.name, nfes=nfes, table=table_rows(scores) if scores else None,
         notes=notes(scores)[:-1] if scores else [], metric=metric_of(scores),
-        best=best_of(scores), facts=facts(run, metrics), step=min(step, int(run.config.get("max_steps", step))),
+        best=best_of(scores), teacher=teacher_of(scores), facts=facts(run, metrics), step=step_of(run, metrics),
         quality=quality(scores), charts=curves(metrics, run), rows=samples, columns=columns_of(run),
         classes=int((run.config.get("network") or {}).get("num_classes", 0)), grids=grids(run, nfes, BYTES * 3 // 8),
-        moving=embed_moving(run.folder / MOVING, BYTES // 4), changes=run.changes(), commands=run.commands(),
+        moving=moving, left_out=MOVING if moving is None and (run.folder / MOVING).is_file() else "",
+        most=f"{MOVING_BYTES / 1e6:g} MB", changes=run.changes(), commands=run.commands(),
         rebuilt=rebuilt_command(run), incidents=incidents[:SHOWN_INCIDENTS], num_incidents=len(incidents),
         rollbacks=run.rollbacks(),
     )  # fmt: skip
@@ -73,10 +75,26 @@ def metric_of(scores: dict[str, Any]) -> str:
     return name[0].upper() + name[1:]
 
 
-def best_of(scores: dict[str, Any]) -> tuple[str, float] | None:
+def best_of(scores: dict[str, Any]) -> tuple[int, float] | None:
     """The fewest steps and the student's (else the teacher's) metric there."""
-    values = scores.get("student") or scores.get("teacher") or {}
-    return next(iter(values.items()), None)
+    return next(iter(by_steps(scores.get("student") or scores.get("teacher"))), None)
+
+
+def teacher_of(scores: dict[str, Any]) -> tuple[int, float] | None:
+    """The most steps and the teacher's metric there, beside a student's."""
+    return next(reversed(by_steps(scores.get("teacher"))), None) if scores.get("student") else None
+
+
+def by_steps(values: dict[str, float] | None) -> list[tuple[int, float]]:
+    """(NFE, figure), the fewest steps first, whatever the order in which they were asked for."""
+    return sorted((int(nfe), value) for nfe, value in (values or {}).items())
+
+
+def step_of(run: Run, metrics: dict[str, Series]) -> int:
+    """The optimizer steps that were done: all of a finished run, which does not log each, else those of the log."""
+    logged = int(max((series.steps[-1] for series in metrics.values()), default=-1)) + 1
+    planned = int(run.config.get("max_steps", logged))
+    return planned if run.state == FINISHED else min(logged, planned)
 
 
 def facts(run: Run, metrics: dict[str, Series]) -> list[tuple[str, str]]:
@@ -100,14 +118,14 @@ def facts(run: Run, metrics: dict[str, Series]) -> list[tuple[str, str]]:
 
 def quality(scores: dict[str, Any]) -> Chart | None:
     """The metric against the number of steps: student, teacher and floor."""
-    nfes = [int(nfe) for nfe in (scores.get("student") or scores.get("teacher") or {})]
+    nfes = [nfe for nfe, _ in by_steps(scores.get("student") or scores.get("teacher"))]
     lines = []
     for who, color in (("student", "s1"), ("teacher", "muted")):
-        values = scores.get(who) or {}
-        lines.append(Line(who, [int(nfe) for nfe in values], list(values.values()), color, marked=True))
+        points = by_steps(scores.get(who))
+        lines.append(Line(who, [nfe for nfe, _ in points], [value for _, value in points], color, marked=True))
     floor = (scores.get("floor") or {}).get("value")
     if floor is not None and nfes:
-        lines.append(Line("floor", [min(nfes), max(nfes)], [floor, floor], "muted", level=True))
+        lines.append(Line("floor", [min(nfes), max(nfes)], [floor, floor], "muted", level=True, dash="dashed"))
     return draw(f"{metric_of(scores)} against network steps", lines, "Lower is better.", "network steps", steps=nfes)
 
 
@@ -118,7 +136,14 @@ def curves(metrics: dict[str, Series], run: Run) -> list[Chart]:
     def lines(prefix: str, noisy: bool = True) -> list[Line]:
         names = [name for name in metrics if name.startswith(prefix)]
         return [
-            Line(_title(name.removeprefix(prefix)), metrics[name].steps, metrics[name].values, color_of(k), noisy)
+            Line(
+                _title(name.removeprefix(prefix)),
+                metrics[name].steps,
+                metrics[name].values,
+                color_of(k),
+                noisy,
+                dash=dash_of(k),
+            )
             for k, name in enumerate(names)
         ]
 
@@ -126,7 +151,10 @@ def curves(metrics: dict[str, Series], run: Run) -> list[Chart]:
         series = metrics.get(name, Series())
         return [Line(title, series.steps, series.values, "s1", noisy=True)]
 
-    in_loop = [Line(f"NFE {line.name}", line.x, line.y, line.color, marked=True) for line in lines("fd/", noisy=False)]
+    in_loop = [
+        Line(f"NFE {line.name}", line.x, line.y, line.color, marked=True, dash=line.dash)
+        for line in lines("fd/", noisy=False)
+    ]
     charts = [
         draw("Loss", lines("loss/"), "Of each segment, a batch."),
         draw("Tangent norm", lines("tangent/"), "How far each segment's target is from the prediction."),
@@ -177,17 +205,3 @@ def grids(run: Run, nfes: Sequence[int], limit: int) -> list[tuple[int, Picture]
         image = embed(grid, share) if grid is not None else embed_file(path, share)
         found.append((nfe, Picture(steps_title(nfe), image)))
     return found
-
-
-def rebuilt_command(run: Run) -> str:
-    """A command that starts such a run, from what its settings have otherwise than their experiment; "" if unknown."""
-    import shlex
-
-    if not run.defaults:
-        return ""
-    words = ["decm", "train", f"experiment={run.name}"]
-    wanted, usual = set(run.config.get("objective") or {}), set(run.defaults.get("objective") or {})
-    words += [f"~objective.{name}" for name in sorted(usual - wanted)]
-    words += [f"+objective.{name}=${{segment.{name}}}" for name in sorted(wanted - usual)]
-    words += [f"{key}={value}" for key, old, value in run.changes() if key != "objective" and "-" not in (old, value)]
-    return shlex.join(words)

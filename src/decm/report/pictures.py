@@ -110,7 +110,7 @@ def embed_moving(path: Path, limit: int) -> Embedded | None:
     with Image.open(path) as picture:
         size = picture.size
         picture.seek(getattr(picture, "n_frames", 1) - 1)
-        still = _uri(_png(picture.convert("RGB")), "png")
+        still = embed(picture.convert("RGB"), limit // 10, plot=True).uri
     return Embedded(_uri(path.read_bytes(), path.suffix[1:]), *size, plot=True, still=still)
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-TITLES = {"frechet_distance": "Frechet distance", "sliced_wasserstein": "sliced Wasserstein distance"}
+from decm.evaluation.titles import TITLES
+
 # Scores beside the metric itself, by NFE, and their digits.
 PER_NFE = {
     "sfid": 3, "fdd": 3, "is": 2, "kid": 5, "accuracy": 3, "precision": 3, "recall": 3, "memorized": 3,

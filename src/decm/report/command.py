@@ -1,0 +1,45 @@
+"""The command of a run whose own was not written down, from its settings."""
+
+import re
+import shlex
+from typing import Any
+
+from decm.report.run_files import Run, flat, shown
+
+PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # a text that Hydra takes for itself, unless it is one of WORDS
+WORDS = ("null", "true", "false", "nan", "inf")
+
+
+def rebuilt_command(run: Run) -> str:
+    """A command that starts such a run, from what its settings have otherwise than their experiment; "" if unknown.
+
+    Unknown are a segment's own numbers, which `objective` has otherwise than `segment`, and settings that one of the
+    two alone has, as after a change of network: no override gives them.
+    """
+    if not run.defaults:
+        return ""
+    wanted, usual = (config.get("objective") or {} for config in (run.config, run.defaults))
+    gone, new = sorted(set(usual) - set(wanted)), sorted(set(wanted) - set(usual))
+    words = [f"~objective.{name}" for name in gone] + [f"+objective.{name}=${{segment.{name}}}" for name in new]
+    own, theirs = flat(run.config), flat(run.defaults)
+    for key, *_ in run.changes():
+        path, _, last = key.rpartition(".")
+        value = _value(own[key]) if key in own else None
+        if key == "objective" or key.startswith(tuple(f"objective.{name}." for name in gone)):
+            continue
+        if not key.startswith("objective.") and value is not None and (last.isdigit() or key in theirs):
+            words.append(f"{path}={{{last}:{value}}}" if last.isdigit() else f"{key}={value}")
+        elif theirs.get(key, "") not in ({}, None) or not any(other.startswith(f"{key}.") for other in own):
+            return ""
+    return shlex.join(["decm", "train", f"experiment={run.name}", *words])
+
+
+def _value(value: Any) -> str | None:
+    """A setting as Hydra reads it back; None for what has no such form here."""
+    if isinstance(value, str):
+        plain = PLAIN.fullmatch(value) and value.lower() not in WORDS
+        return value if plain else "'{}'".format(value.replace("'", "\\'")) if "\\" not in value else None
+    if isinstance(value, list):
+        parts = [_value(part) for part in value]
+        return None if None in parts else f"[{','.join(map(str, parts))}]"
+    return "{}" if value == {} else None if isinstance(value, dict) else shown(value)
