@@ -87,6 +87,48 @@ def test_a_set_that_cannot_be_made_is_refused(pictures, tmp_path, overrides, sai
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def mixed(tmp_path):
+    """Two classes of three pictures, beside and among files that are none."""
+    root = tmp_path / "images"
+    for label, name in enumerate(CLASSES):
+        (root / name / ".cache").mkdir(parents=True)
+        for k in range(3):
+            picture(label, k).save(root / name / f"{k}.png")
+        (root / name / ".cache" / "0.png").write_bytes(b"hidden")
+        (root / name / "._0.png").write_bytes(b"hidden")
+    (root / "__MACOSX" / "circles").mkdir(parents=True)
+    (root / "__MACOSX" / "circles" / "._0.png").write_bytes(b"hidden")
+    picture(0, 0).save(root / "circles" / "moving.GIF")
+    for name in ("lines/notes.txt", "LICENSE", "stray.png"):
+        (root / name).write_bytes(b"text")
+    return root
+
+
+def test_what_is_no_picture_of_a_class_is_skipped_and_told(mixed, tmp_path):
+    answer = decm("data", f"images={mixed}", "size=8", "heldout=0.4", f"out={tmp_path / 'out'}")
+    assert answer.code == 0, answer.said
+    assert "as no images of a class: 1 .gif, 1 .png, 1 .txt, 1 without suffix." in answer.out
+    manifest = folder(str(tmp_path / "out")).manifest
+    assert (manifest.num_classes, manifest.split) == (2, {"train": 4, "heldout": 2})
+
+
+@pytest.mark.parametrize("name", [None, "moving.gif", "deeper/notes.txt"])
+def test_a_class_without_a_picture_is_refused_by_name(mixed, tmp_path, name):
+    (mixed / "moving" / "deeper").mkdir(parents=True)
+    if name is not None:
+        (mixed / "moving" / name).write_bytes(b"text")
+    answer = decm("data", f"images={mixed}", "size=8", "heldout=0.4", f"out={tmp_path / 'out'}")
+    refused(answer, f"images='{mixed}'", "1 of 3 class folders (moving) hold no image")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_is_refused_by_the_name_of_its_setting(tmp_path):
+    settings = ["size=8", f"out={tmp_path / 'out'}"]
+    refused(decm("data", "images=nowhere", *settings), "images='nowhere' is no folder")
+    refused(decm("data", f"images={tmp_path}", *settings), f"images='{tmp_path}' has no images")
+
+
 def test_a_broken_picture_is_named_and_a_set_is_not_overwritten(pictures, tmp_path):
     (tmp_path / "images" / "a").mkdir(parents=True)
     for k in range(3):

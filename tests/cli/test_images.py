@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from decm.cli.images import center_crop, image_batches, list_images
+from decm.cli.images import center_crop, image_batches, list_images, load_image
+from decm.data.image_files import ImageFile
 
 SIZES = st.integers(1, 90)
 
@@ -85,6 +86,57 @@ def test_a_folder_is_read_in_the_order_of_its_paths_and_split_where_sizes_change
     assert [tuple(batch.shape) for batch in batches] == [(2, 3, 4, 4), (2, 3, 6, 6)]
     assert np.array_equal(batches[0][0].permute(1, 2, 0), np.array(picture(4, 4)))
     assert [tuple(batch.shape) for batch in image_batches(paths, 5, 3)] == [(3, 3, 5, 5), (1, 3, 5, 5)]
+
+
+def loaded(path, image, gray=False, **how):
+    """An image as it comes back from a file."""
+    image.save(path, **how)
+    return np.array(load_image(ImageFile(path, 0), None, gray))
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, gray):
+    """0 to 65535 in steps of 257 are 0 to 255; a plain conversion would make all from 256 on white."""
+    deep = Image.fromarray((np.arange(256, dtype=np.uint16) * 257).reshape(16, 16))
+    found = loaded(tmp_path / "deep.png", deep, gray)
+    with Image.open(tmp_path / "deep.png") as image:
+        assert image.mode.startswith("I")
+    assert found.shape == (1 if gray else 3, 16, 16)
+    assert [np.array_equal(channel.ravel(), np.arange(256)) for channel in found] == [True] * len(found)
+
+
+def test_a_transparent_value_of_sixteen_bits_is_white(tmp_path):
+    deep = Image.fromarray(np.array([[0, 512], [257, 65535]], np.uint16))
+    assert loaded(tmp_path / "deep.png", deep, True, transparency=512).tolist() == [[[0, 255], [1, 255]]]
+
+
+@pytest.mark.parametrize("gray", [True, False])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_what_is_transparent_lies_on_white(tmp_path, mode, gray):
+    """Black that is opaque, half and fully transparent; of P, RGB and L only one value is transparent, and fully so."""
+    rgba = np.zeros((1, 3, 4), np.uint8)
+    rgba[..., 3] = (255, 128, 0)
+    expected, how = [0, 127, 255], {}
+    if mode in ("RGBA", "LA"):
+        image = Image.fromarray(rgba).convert(mode)
+    else:
+        image, expected = Image.new(mode, (3, 1)), [0, 0, 255]
+        black, dark = {"P": (0, 1), "L": (0, 1)}.get(mode, ((0, 0, 0), (1, 1, 1)))
+        image.putdata([black, black, dark])
+        if mode == "P":
+            image.putpalette([0, 0, 0, 1, 1, 1])
+        how["transparency"] = dark
+    for channel in loaded(tmp_path / "clear.png", image, gray, **how):
+        assert channel.tolist() == [expected]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK"])
+def test_an_opaque_picture_comes_back_as_pillow_converts_it(tmp_path, mode):
+    image = picture(9, 7).convert(mode)
+    path = tmp_path / ("plain.jpg" if mode == "CMYK" else "plain.png")
+    found = loaded(path, image)
+    with Image.open(path) as again:
+        assert np.array_equal(found.transpose(1, 2, 0), np.array(again.convert("RGB")))
 
 
 def test_unreadable_images_and_empty_folders_are_named(tmp_path):

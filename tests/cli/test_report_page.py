@@ -83,7 +83,7 @@ def test_a_page_that_cannot_be_drawn_loses_no_results(finished, runs):
     (folder / "incidents" / "step_00000001_seed_0_rank_0.json").write_text('{"step": 1')
     answer = train(runs, "resume=auto", "report=true")
     assert answer.code == 0
-    assert f"The page of {folder} could not be drawn (JSONDecodeError" in answer.out
+    assert f"The page of {folder} could not be drawn (ValueError" in answer.out
     assert f"decm report path={folder} tries again" in answer.out
     assert not (folder / PAGE).exists()
     assert results(folder)["student"] == results(finished.folder)["student"]

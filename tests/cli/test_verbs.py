@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from commands import decm, results
-from decm.cli.list_runs import last_step
 from decm.cli.locks import LOCK
 from decm.cli.run_folders import human, size_of
 
@@ -68,16 +67,6 @@ def test_runs_of_one_experiment_or_none(three, tmp_path):
     assert (answer.code, "is no folder" in answer.err) == (2, True)
 
 
-def test_the_last_step_is_read_from_the_end_of_a_long_file_that_may_be_cut_off(tmp_path):
-    (tmp_path / "config.yaml").write_text("max_steps: 100000\n")
-    assert last_step(tmp_path) == 0
-    text = "step,a\n" + "".join(f"{k},{k / 7}\n" for k in range(5000))
-    (tmp_path / "metrics.csv").write_text(text)
-    assert last_step(tmp_path) == 5000
-    (tmp_path / "metrics.csv").write_text("step,a\n")
-    assert last_step(tmp_path) == 0
-
-
 def test_sizes_are_of_files_and_not_of_links(tmp_path):
     (tmp_path / "a").write_bytes(b"x" * 1500)
     (tmp_path / "b").symlink_to("a")
@@ -124,7 +113,7 @@ def test_clean_says_what_could_go_and_removes_nothing_by_itself(three):
     for folder in (done, better, early):
         with_wandb(folder, synced=folder == better)
     before = tree(root)
-    answer = decm("clean", f"runs={root}")
+    answer = decm("clean", f"runs={root}", "unsent=true")
     said = lines(answer)
     assert tree(root) == before
     for folder in (done, better):
@@ -137,7 +126,7 @@ def test_clean_says_what_could_go_and_removes_nothing_by_itself(three):
 def test_clean_removes_old_checkpoints_and_wandb_of_finished_runs_alone(three):
     root, done, better, early = three
     for folder in (done, better, early):
-        with_wandb(folder)
+        with_wandb(folder, synced=True)
     (better / "checkpoints" / "best.ckpt").symlink_to("step_00000004.ckpt")
     before, kept = tree(root), tree(early)
     answer = decm("clean", f"runs={root}", "dry_run=false", "yes=true")
@@ -158,10 +147,48 @@ def test_clean_removes_old_checkpoints_and_wandb_of_finished_runs_alone(three):
 @pytest.mark.parametrize(("setting", "word"), [("wandb=false", "wandb"), ("checkpoints=false", "step_")])
 def test_clean_leaves_what_it_is_told_to(three, setting, word):
     root, done, *_ = three
-    with_wandb(done)
+    with_wandb(done, synced=True)
     said = lines(decm("clean", f"runs={root}", setting))
     assert not any(word in line for line in said)
     assert len(said) >= 2
+
+
+def test_clean_removes_wandb_folders_that_were_not_uploaded_only_where_it_is_told_to(three):
+    root, done, better, _ = three
+    with_wandb(done)
+    with_wandb(better, synced=True)
+    answer = decm("clean", f"runs={root}", "dry_run=false", "yes=true")
+    assert "not uploaded stay: 1" in answer.out
+    assert ((done / "wandb").is_dir(), (better / "wandb").is_dir()) == (True, False)
+    assert decm("clean", f"runs={root}", "dry_run=false", "yes=true", "unsent=true").code == 0
+    assert not (done / "wandb").exists()
+
+
+@pytest.mark.parametrize("level", ["run", "experiment", "checkpoints"])
+def test_clean_follows_no_link_out_of_its_folder(three, tmp_path, level):
+    root, done, better, _ = three
+    inside = {"run": root / "smoke" / "linked", "experiment": root / "other"}.get(level, done / "checkpoints")
+    outside = shutil.copytree(inside if level == "checkpoints" else better, tmp_path / "outside", symlinks=True)
+    if level == "experiment":
+        (tmp_path / "elsewhere").mkdir()
+        outside = outside.rename(tmp_path / "elsewhere" / "run")
+    if level == "checkpoints":
+        shutil.rmtree(inside)
+    inside.symlink_to(outside.parent if level == "experiment" else outside)
+    before = tree(tmp_path / "outside"), tree(tmp_path / "elsewhere")
+    answer = decm("clean", f"runs={root}", "dry_run=false", "yes=true")
+    assert (answer.code, (tree(tmp_path / "outside"), tree(tmp_path / "elsewhere"))) == (0, before)
+    assert str(better / "checkpoints" / "step_00000004.ckpt") in answer.out
+
+
+def test_clean_leaves_what_an_unfinished_run_starts_from(three):
+    root, done, better, early = three
+    config = yaml.safe_load((early / "config.yaml").read_text())
+    for place in (done, done / "checkpoints" / "step_00000004.ckpt"):
+        (early / "config.yaml").write_text(yaml.safe_dump(config | {"warm_start": str(place)}))
+        said = lines(decm("clean", f"runs={root}"))
+        assert not any(str(done) in line for line in said)
+        assert any(str(better) in line for line in said)
 
 
 def test_clean_asks_where_a_person_can_answer(three, monkeypatch):

@@ -4,14 +4,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from decm.cli.locks import in_use, locked
-from decm.cli.run_folders import all_runs, human, size_of, state_of
-from decm.cli.runs import LAST, read_config
-from decm.report.run_files import FINISHED, RUNNING
+from decm.cli.run_folders import all_runs, human, look, size_of
+from decm.cli.runs import LAST
+from decm.report.run_files import FINISHED, RUNNING, Run
 from decm.training.checkpoint_folder import BEST, DAMAGED, checkpoints
 from decm.training.durable import remove
 
@@ -23,15 +22,19 @@ class Waste:
     run: Path
     path: Path
     size: int
-    note: str = ""
+    unsent: bool = False
 
 
 def task(cfg: DictConfig) -> None:
     """List what can go, and with dry_run=false remove it after a yes."""
     root = Path(cfg.runs)
-    found = list(waste(root, cfg.checkpoints, cfg.wandb))
+    everything = list(waste(root, cfg.checkpoints, cfg.wandb))
+    found = [one for one in everything if cfg.unsent or not one.unsent]
     for one in found:
-        print(f"{human(one.size):>8}  {one.path}{one.note}")
+        print(f"{human(one.size):>8}  {one.path}{' (not uploaded)' if one.unsent else ''}")
+    kept = len(everything) - len(found)
+    if kept:
+        print(f"W&B folders that were not uploaded stay: {kept}. `wandb sync` sends them; unsent=true takes them too.")
     total = human(sum(one.size for one in found))
     if not found:
         print(f"Nothing to remove below {root}: finished runs keep their last and best checkpoint and all results.")
@@ -45,18 +48,20 @@ def task(cfg: DictConfig) -> None:
 
 
 def waste(root: Path, old_checkpoints: bool, wandb: bool) -> Iterator[Waste]:
-    """What can go of the finished runs below `root`; what another run needs, as its teacher, stays."""
-    folders = all_runs(root)
-    needed = [place for folder in folders for place in teachers_of(folder, root)]
-    for folder in folders:
-        if state_of(folder) != FINISHED or in_use(folder) or any(_touches(folder, place) for place in needed):
+    """What can go of the finished runs below `root`; what another run needs, or a link leads to, stays."""
+    runs = [look(folder)[0] for folder in all_runs(root)]
+    needed = [place for run in runs for place in needed_by(run, root)]
+    for run in runs:
+        folder = run.folder
+        if run.state != FINISHED or in_use(folder) or any(_touches(folder, place) for place in needed):
             continue
-        if old_checkpoints:
+        if old_checkpoints and not _linked(folder / LAST.parent, root):
             for path in spare(folder / LAST.parent):
                 yield Waste(folder, path, size_of(path))
-        if wandb and (folder / "wandb").is_dir():
-            unsent = [path for path in (folder / "wandb").glob("offline-run-*") if not list(path.glob("*.synced"))]
-            yield Waste(folder, folder / "wandb", size_of(folder / "wandb"), " (not uploaded)" if unsent else "")
+        logs = folder / "wandb"
+        if wandb and logs.is_dir() and not _linked(logs, root):
+            unsent = any(not list(path.glob("*.synced")) for path in logs.glob("offline-run-*"))
+            yield Waste(folder, logs, size_of(logs), unsent)
 
 
 def spare(folder: Path) -> list[Path]:
@@ -67,16 +72,21 @@ def spare(folder: Path) -> list[Path]:
     return [path for path in (*checkpoints(folder), *folder.glob(f"*{DAMAGED}")) if path.resolve() not in named]
 
 
-def teachers_of(folder: Path, root: Path) -> list[Path]:
-    """Where the teacher of a run lies that is not finished: a file or a folder of runs; [] for all others."""
-    config: dict[str, Any] = read_config(folder) or {}
-    teacher = config.get("teacher") or {}
-    if state_of(folder) == FINISHED:
+def needed_by(run: Run, root: Path) -> list[Path]:
+    """Files and folders that a run starts from which is not finished: its teacher and `warm_start`."""
+    if run.state == FINISHED:
         return []
-    if teacher.get("kind") == "checkpoint" and teacher.get("path"):
-        return [Path(str(teacher["path"])).absolute()]
-    running = state_of(folder) == RUNNING
-    return [(root / str(teacher["experiment"])).absolute()] if running and teacher.get("kind") == "auto" else []
+    found, teacher = [run.config.get("warm_start")], run.config.get("teacher")
+    if isinstance(teacher, dict) and teacher.get("kind") == "checkpoint":
+        found.append(teacher.get("path"))
+    if isinstance(teacher, dict) and teacher.get("kind") == "auto" and run.state == RUNNING:
+        found.append(root / str(teacher.get("experiment")))
+    return [Path(str(place)).absolute() for place in found if place]
+
+
+def _linked(path: Path, root: Path) -> bool:
+    """Whether a link below `root` leads to `path`: what it means lies elsewhere, or has a name of its own."""
+    return path.resolve() != root.resolve() / path.relative_to(root)
 
 
 def _touches(folder: Path, place: Path) -> bool:

@@ -23,7 +23,9 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"{out} holds a data set already. Choose another folder, or set overwrite=true.")
     if cfg.size < 1 or cfg.channels not in (1, 3):
         raise ValueError(f"size={cfg.size}, channels={cfg.channels}; expected 1 pixel or more, and 1 or 3 channels.")
-    files, found = find_images(cfg.images)
+    files, found, others = find_images(cfg.images, "images")
+    if others:
+        print(f"Skipped below {cfg.images}, as no images of a class: {others}.", flush=True)
     held = round(cfg.heldout * len(files))
     if not (0 < cfg.heldout < 1 and 0 < held < len(files)):
         raise ValueError(

@@ -25,11 +25,24 @@ def center_crop(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, left + side, top + side))
 
 
+def opaque(image: Image.Image) -> Image.Image:
+    """The image at 8 bits a channel, on white where it is transparent; any other stays as it is."""
+    if image.mode.startswith("I"):  # one channel of 16 bits, which Pillow would cut off at 255
+        pixels = np.array(image).astype(np.float64)
+        if "transparency" in image.info:
+            pixels[pixels == image.info["transparency"]] = 65535
+        return Image.fromarray((pixels / 257).round().clip(0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+
+
 def load_image(file: ImageFile, side: int | None, gray: bool = False) -> Tensor:
     """uint8 [3 or 1, H, W] of an image file, cropped to `side` if set. Raises ValueError, by name, if it is broken."""
     try:
         with Image.open(io.BytesIO(file.read())) as image:
-            picture = image.convert("L" if gray else "RGB")
+            picture = opaque(image).convert("L" if gray else "RGB")
             cropped = center_crop(picture, side) if side else picture
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"The image {file} cannot be decoded ({error}). Mend or remove it.") from error

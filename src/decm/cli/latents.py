@@ -59,7 +59,9 @@ def encode(cfg: DictConfig) -> None:
     from decm.cli.encode import EncodedImages
     from decm.pretrained.decode import build_autoencoder
 
-    images, found = find_images(cfg.source)
+    images, found, others = find_images(cfg.source)
+    if others and rank_and_world()[0] == 0:
+        print(f"Skipped below {cfg.source}, as no images of a class: {others}.", flush=True)
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
     autoencoder, facts = build_autoencoder(cfg.kind, overrides, cfg.weights)  # type: ignore[arg-type]
     source = EncodedImages(

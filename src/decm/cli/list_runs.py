@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from decm.cli.run_folders import all_runs, human, size_of, state_of
-from decm.cli.runs import RESULTS, read_config, read_results
+from decm.cli.run_folders import all_runs, human, look, size_of
+from decm.report.run_files import Run
 
 HEADER = ("run", "state", "seed", "step", "size", "NFE: figure (* the best of its experiment)")
 Scores = dict[str, float]
@@ -15,17 +15,20 @@ Scores = dict[str, float]
 def task(cfg: DictConfig) -> None:
     """Print the runs below `runs`, of one experiment or of all."""
     root = Path(cfg.runs)
-    folders = all_runs(root)
-    configs = {folder: read_config(folder) or {} for folder in folders}
-    kept = [f for f in folders if cfg.name in (None, configs[f].get("name"))]
+    looks = [look(folder) for folder in all_runs(root)]
+    kept = [(run, damage) for run, damage in looks if cfg.name in (None, name_of(root, run))]
     if not kept:
         of = f" of experiment {cfg.name}" if cfg.name else ""
         print(f"No run{of} below {root} yet: make train.")
         return
-    results = {folder: read_results(folder) if (folder / RESULTS).is_file() else {} for folder in kept}
-    best = best_of([(str(configs[folder].get("name")), results[folder]) for folder in kept])
-    rows = [row(root, folder, configs[folder], results[folder], best) for folder in kept]
+    best = best_of([(name_of(root, run), run.results or {}) for run, _ in kept])
+    rows = [row(root, run, damage, best) for run, damage in kept]
     print("\n".join(aligned([HEADER, *rows])))
+
+
+def name_of(root: Path, run: Run) -> str:
+    """The experiment; of a run whose settings cannot be read, the folder that is named after it."""
+    return str(run.config.get("name", run.folder.relative_to(root).parts[0]))
 
 
 def scores_of(results: dict[str, Any]) -> Scores:
@@ -42,31 +45,16 @@ def best_of(runs: list[tuple[str, dict[str, Any]]]) -> dict[tuple[str, str], flo
     return {key: min(values) for key, values in found.items() if len(values) > 1}
 
 
-def row(
-    root: Path, folder: Path, config: dict[str, Any], results: dict[str, Any], best: dict[tuple[str, str], float]
-) -> tuple[str, ...]:
-    """The columns of a run."""
-    name = str(config.get("name"))
+def row(root: Path, run: Run, damage: str, best: dict[tuple[str, str], float]) -> tuple[str, ...]:
+    """The columns of a run; where it is damaged, how, in place of its figures."""
+    name = name_of(root, run)
     figures = "  ".join(
         f"{nfe}: {value:.3f}{'*' if best.get((name, nfe)) == value else ''}"
-        for nfe, value in scores_of(results).items()
+        for nfe, value in scores_of(run.results or {}).items()
     )
-    step = f"{last_step(folder)}/{config.get('max_steps', '?')}"
-    path = str(folder.relative_to(root))
-    return path, state_of(folder), str(config.get("seed", "")), step, human(size_of(folder)), figures
-
-
-def last_step(folder: Path) -> int:
-    """The optimizer steps that metrics.csv has seen, from its last lines alone."""
-    path = folder / "metrics.csv"
-    if not path.is_file():
-        return 0
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").splitlines()
-    steps = [int(first) for first in (line.split(",", 1)[0] for line in lines[-20:]) if first.isdigit()]
-    config_steps = (read_config(folder) or {}).get("max_steps", steps[-1] + 1 if steps else 0)
-    return min(steps[-1] + 1, config_steps) if steps else 0
+    step = f"{run.last_step()}/{run.config.get('max_steps', '?')}"
+    path = str(run.folder.relative_to(root))
+    return path, run.state, str(run.config.get("seed", "")), step, human(size_of(run.folder)), damage or figures
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:

@@ -5,6 +5,7 @@ import sys
 import traceback
 import warnings
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError
@@ -27,6 +28,9 @@ VERBS = {
 MODULES = {"runs": "list_runs"}  # where a verb's `task` is, unless in cli/<verb>.py
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the setting that it is
+# Hydra's flags that are followed by a word of their own.
+VALUED = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
+          "-i", "--info", "--experimental-rerun")  # fmt: skip
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
@@ -90,12 +94,21 @@ def find_action(verb: str, argv: list[str]) -> None:
             fail(f"unknown `decm {verb} {argv[1]}`; expected one of {', '.join(ACTIONS[verb])}.", CONFIG_ERROR)
         argv[1] = f"action={argv[1]}"
     elif verb in FOLDERS:
-        argv[1] = f"{FOLDERS[verb]}='{argv[1]}'"
+        from hydra.core.override_parser.types import Quote, QuotedString
+
+        argv[1] = f"{FOLDERS[verb]}={QuotedString(argv[1], Quote.single).with_quotes()}"
+
+
+def check_words(verb: str, argv: list[str]) -> None:
+    """Leave with the first word that is neither `key=value` nor a flag, nor what a flag takes."""
+    for before, word in pairwise(argv):
+        if not ("=" in word or word.startswith(("-", "~")) or before in VALUED):
+            fail(f"expected key=value, found {word!r}. See decm {verb} --help.", CONFIG_ERROR)
 
 
 def overrides_first(argv: list[str]) -> list[str]:
     """The command line with its flags last: argparse takes overrides in one piece only, but `-m` may stand anywhere."""
-    overrides = [word for word in argv[1:] if word[0] in "~+" or ("=" in word and not word.startswith("-"))]
+    overrides = [word for word in argv[1:] if word.startswith(("~", "+")) or ("=" in word and word[0] != "-")]
     return [argv[0], *overrides, *(word for word in argv[1:] if word not in overrides)]
 
 
@@ -138,6 +151,7 @@ def main() -> None:
         print(verb_help(verb, VERBS[verb]))
         return
     find_action(verb, sys.argv)
+    check_words(verb, sys.argv)
     sys.argv[:] = overrides_first(sys.argv)
     import hydra
     from hydra.core.hydra_config import HydraConfig

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from decm.cli.locks import in_use
-from decm.cli.runs import CONFIG, RESULTS
-from decm.report.run_files import FINISHED, RUNNING, UNFINISHED
+from decm.cli.runs import CONFIG, RESULTS, read_config, read_results
+from decm.report.run_files import DAMAGED, FINISHED, RUNNING, UNFINISHED, Run
 
 
 def all_runs(root: Path) -> list[Path]:
@@ -22,6 +23,17 @@ def state_of(folder: Path) -> str:
     if (folder / RESULTS).is_file():
         return FINISHED
     return RUNNING if in_use(folder) else UNFINISHED
+
+
+def look(folder: Path) -> tuple[Run, str]:
+    """(the run of a folder, what of it is damaged); of a damaged one, the settings alone if they can be read."""
+    config: dict[str, Any] = {}
+    try:
+        config = read_config(folder) or {}
+        results = read_results(folder) if (folder / RESULTS).is_file() else None
+    except ValueError as error:
+        return Run(folder, config, {}, None, DAMAGED), str(error)
+    return Run(folder, config, {}, results, state_of(folder)), ""
 
 
 def size_of(path: Path) -> int:

@@ -28,9 +28,17 @@ NOT_SETTINGS_OF_TRAINER = (
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The plain configuration of a run folder, or None if it has none."""
+    """The plain configuration of a run folder, or None if it has none. Raises ValueError, by name, if it is damaged."""
     path = folder / CONFIG
-    return yaml.safe_load(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}). Mend it or remove its run.") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is damaged: expected settings, key: value. Mend it or remove its run.")
+    return config
 
 
 def work(settings: dict[str, Any]) -> dict[str, Any]:
@@ -133,12 +141,21 @@ def note_command(folder: Path, overrides: Sequence[str]) -> None:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """results.json of a run folder. Raises ValueError, by name, if it is damaged."""
+    todo = "Remove it and start with resume=auto."
     try:
         results = json.loads((folder / RESULTS).read_text())
     except ValueError as error:
-        raise ValueError(f"{folder / RESULTS} is damaged ({error}). Remove it and start with resume=auto.") from error
-    assert isinstance(results, dict)
+        raise ValueError(f"{folder / RESULTS} is damaged ({error}). {todo}") from error
+    if not isinstance(results, dict) or not all(_are_figures(results.get(who)) for who in ("student", "teacher")):
+        raise ValueError(f"{folder / RESULTS} is damaged: expected figures by name. {todo}")
     return results
+
+
+def _are_figures(scores: Any) -> bool:
+    """Whether it is {steps: number}, or nothing: a teacher that was trained for another run has none."""
+    if scores is None:
+        return True
+    return isinstance(scores, dict) and all(k.isdigit() and isinstance(v, (int, float)) for k, v in scores.items())
 
 
 def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:
@@ -152,10 +169,12 @@ def metric_at(results: dict[str, Any], nfe: int | None = None) -> tuple[str, int
     """(who, steps, metric) of results, at `nfe` steps.
 
     Without `nfe`: the student's at its fewest, or the teacher's at its most. Raises ValueError for other steps than
-    were evaluated.
+    were evaluated, and where none were.
     """
-    who = "student" if results["student"] else "teacher"
-    steps = sorted(int(key) for key in results[who])
+    who = "student" if results.get("student") else "teacher"
+    steps = sorted(int(key) for key in results.get(who) or {})
+    if not steps:
+        raise ValueError("The results have no figures, neither of a student nor of a teacher; expected a scored run.")
     chosen = (steps[0] if who == "student" else steps[-1]) if nfe is None else nfe
     if chosen not in steps:
         raise ValueError(f"nfe={nfe} was not evaluated; choose one of {', '.join(map(str, steps))}.")

@@ -13,6 +13,9 @@ from decm.evaluation.generate import check_labels, generate
 
 def task(cfg: DictConfig) -> None:
     """`rows` samples of each label, a column a label; sample (row, label) has a seed of its own."""
+    out = Path(cfg.out)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"out={cfg.out}; expected a picture file, .png or .jpg.")
     device = pick_device(cfg.device)
     model = load_model(cfg.checkpoint, device)
     dataset = build_dataset(model.cfg)
@@ -29,9 +32,6 @@ def task(cfg: DictConfig) -> None:
         painter.columns = len(wanted)
     sampler = cfg.sampler or build_evaluator(model.cfg, bench, dataset).sampler(cfg.nfe, model.trained_on)
     samples = generate(model.flow_map, dataset.manifest.shape, labels, cfg.nfe, sampler, cfg.seed, device=device)
-    out = Path(cfg.out)
-    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"out={cfg.out}; expected a picture file, .png or .jpg.")
     out.parent.mkdir(parents=True, exist_ok=True)
     painter.grid(samples, out)
     print(f"{len(samples)} samples, {cfg.nfe} steps of {sampler}, seed {cfg.seed}: {out}")

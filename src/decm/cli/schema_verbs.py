@@ -33,6 +33,7 @@ class Clean:
     runs: str = MISSING
     checkpoints: bool = MISSING
     wandb: bool = MISSING
+    unsent: bool = MISSING
     dry_run: bool = MISSING
     yes: bool = MISSING
     debug: bool = MISSING

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from decm.data.index import members
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+UNSEEN = (".", "__MACOSX")  # what names of files and folders begin with that a system left beside the images
 
 
 @dataclass(frozen=True)
@@ -33,34 +35,64 @@ class ImageFile:
         return f"{self.path}" if self.size < 0 else f"at byte {self.offset} of {self.path}"
 
 
-def find_images(source: str | Path) -> tuple[list[ImageFile], int]:
-    """(images in the order of their names, number of classes) below `source`; classes are its folders, by name.
+def find_images(source: str | Path, setting: str = "source") -> tuple[list[ImageFile], int, str]:
+    """(images in the order of their names, number of classes, what else lies there) below `source`.
 
-    Raises ValueError for a folder without images and for tar shards without labels.
+    Classes are its folders, by name. Raises ValueError, with the name of the setting, for a folder without images, one
+    of a class too, and for tar shards without labels.
     """
     root = Path(source)
     if not root.is_dir():
-        raise ValueError(f"source={str(source)!r} is no folder; expected one folder per class, or *.tar with images.")
-    shards = sorted(root.glob("*.tar"))
+        raise ValueError(
+            f"{setting}={str(source)!r} is no folder; expected one folder per class, or *.tar with images."
+        )
+    others = ""
+    shards = sorted(path for path in root.glob("*.tar") if _seen(path.name))
     if shards:
         images = [image for shard in shards for image in _in_tar(shard)]
         classes = max((image.label for image in images), default=0) + 1
     else:
-        folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-        images, classes = _in_folders(root, folders), len(folders)
+        images, classes, others = _in_folders(root, setting)
     if not images:
-        raise ValueError(f"source={str(source)!r} has no images ({', '.join(IMAGES)}) in folders per class or *.tar.")
-    return images, classes
+        kinds = ", ".join(IMAGES)
+        raise ValueError(f"{setting}={str(source)!r} has no images ({kinds}) in folders per class or *.tar.")
+    return images, classes, others
 
 
-def _in_folders(root: Path, classes: Sequence[str]) -> list[ImageFile]:
-    images = []
+def _in_folders(root: Path, setting: str) -> tuple[list[ImageFile], int, str]:
+    entries = sorted((entry for entry in os.scandir(root) if _seen(entry.name)), key=lambda entry: entry.name)
+    classes = [entry.name for entry in entries if entry.is_dir()]
+    skipped = Counter(_suffix(entry.name) for entry in entries if not entry.is_dir())
+    images, empty = [], []
     for label, name in enumerate(classes):
-        for folder, subfolders, files in os.walk(root / name):
-            subfolders.sort()
-            found = sorted(file for file in files if file.lower().endswith(IMAGES))
-            images += [ImageFile(Path(folder, file), label) for file in found]
-    return images
+        files = list(_files(root / name))
+        found = [ImageFile(path, label) for path in files if _suffix(path.name) in IMAGES]
+        skipped.update(_suffix(path.name) for path in files if _suffix(path.name) not in IMAGES)
+        images += found
+        if not found:
+            empty.append(name)
+    others = ", ".join(f"{count} {suffix}" for suffix, count in sorted(skipped.items()))
+    if empty:
+        raise ValueError(
+            f"{setting}={str(root)!r}: {len(empty)} of {len(classes)} class folders ({', '.join(empty[:5])}) hold no "
+            f"image ({', '.join(IMAGES)}). Files of other kinds: {others or 'none'}. Convert them or remove the folder."
+        )
+    return images, len(classes), others
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, by folder and name, without those that a system left there."""
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if _seen(name))
+        yield from (Path(place, name) for name in sorted(names) if _seen(name))
+
+
+def _seen(name: str) -> bool:
+    return not name.startswith(UNSEEN)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "without suffix"
 
 
 def _in_tar(shard: Path) -> list[ImageFile]:

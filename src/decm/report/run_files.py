@@ -10,7 +10,8 @@ INCIDENTS, ROLLBACKS = "incidents", "rollbacks.jsonl"  # guard.py's, which impor
 COMMANDS = "command.txt"  # a line each time that the run was started: when, and how
 # Settings that say how a run is started, not what it is.
 UNTOLD = ("runs", "resume", "dry_run", "debug", "report")
-FINISHED, RUNNING, UNFINISHED = "finished", "running", "unfinished"
+FINISHED, RUNNING, UNFINISHED, DAMAGED = "finished", "running", "unfinished", "damaged"
+TAIL = 4096  # bytes: the last lines of metrics.csv, however long it is
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,32 @@ class Run:
                         series.values.append(value)
         return found
 
+    def last_step(self) -> int:
+        """The optimizer steps done: all if it is finished, else those that the last lines of metrics.csv tell."""
+        path, total = self.folder / "metrics.csv", self.config.get("max_steps")
+        if self.state == FINISHED and isinstance(total, int):
+            return total  # the last line is of a step before it where not every step is logged
+        if not path.is_file():
+            return 0
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL))
+            lines = file.read().decode(errors="replace").splitlines(keepends=True)
+        firsts = [line.split(",", 1)[0] for line in lines[-20:] if line.endswith("\n")]
+        step = next((int(first) + 1 for first in reversed(firsts) if first.isdecimal()), 0)
+        return min(step, total) if isinstance(total, int) else step
+
     def incidents(self) -> list[dict[str, Any]]:
-        """What was written about each skipped step, in the order of steps."""
-        return [json.loads(path.read_text()) for path in sorted((self.folder / INCIDENTS).glob("step_*.json"))]
+        """What was written about each skipped step, in the order of steps. Raises ValueError for a damaged file."""
+        return [_facts(path, path.read_bytes()) for path in sorted((self.folder / INCIDENTS).glob("step_*.json"))]
 
     def rollbacks(self) -> list[dict[str, Any]]:
-        """Why the run went back, and to which checkpoint."""
+        """Why the run went back, and to which checkpoint; a line that was cut off is left out.
+
+        Raises ValueError for a damaged file.
+        """
         path = self.folder / ROLLBACKS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        return [_facts(path, line) for line in lines if line.endswith(b"\n")]
 
     def commands(self) -> list[str]:
         """How the run was started, each time, with the time before it; [] where it was not written down."""
@@ -75,6 +94,16 @@ class Run:
     def changes(self) -> list[tuple[str, ...]]:
         """(setting, its default, its value) of what is not as the experiment has it."""
         return differences([self.defaults, self.config]) if self.defaults else []
+
+
+def _facts(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Mend or remove it.") from error
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} is damaged: expected facts by name. Mend or remove it.")
+    return facts
 
 
 def _number(text: str | None) -> float | None:
