@@ -10,7 +10,7 @@ from decm.evaluation.titles import TITLES
 from decm.report.charts import Chart, Line, color_of, dash_of, draw
 from decm.report.command import rebuilt_command
 from decm.report.pictures import Embedded, embed, embed_file, embed_moving, grid_of, layout_of, rows_of
-from decm.report.run_files import FINISHED, Run, Series
+from decm.report.run_files import Run, Series
 from decm.report.table import notes, table_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,7 +49,7 @@ def page(run: Run) -> str:
     return render(
         "run.html", run=run, scores=scores, title=run.name, nfes=nfes, table=table_rows(scores) if scores else None,
         notes=notes(scores)[:-1] if scores else [], metric=metric_of(scores),
-        best=best_of(scores), teacher=teacher_of(scores), facts=facts(run, metrics), step=step_of(run, metrics),
+        best=best_of(scores), teacher=teacher_of(scores), facts=facts(run, metrics), step=run.last_step(),
         quality=quality(scores), charts=curves(metrics, run), rows=samples, columns=columns_of(run),
         classes=int((run.config.get("network") or {}).get("num_classes", 0)), grids=grids(run, nfes, BYTES * 3 // 8),
         moving=moving, left_out=MOVING if moving is None and (run.folder / MOVING).is_file() else "",
@@ -88,13 +88,6 @@ def teacher_of(scores: dict[str, Any]) -> tuple[int, float] | None:
 def by_steps(values: dict[str, float] | None) -> list[tuple[int, float]]:
     """(NFE, figure), the fewest steps first, whatever the order in which they were asked for."""
     return sorted((int(nfe), value) for nfe, value in (values or {}).items())
-
-
-def step_of(run: Run, metrics: dict[str, Series]) -> int:
-    """The optimizer steps that were done: all of a finished run, which does not log each, else those of the log."""
-    logged = int(max((series.steps[-1] for series in metrics.values()), default=-1)) + 1
-    planned = int(run.config.get("max_steps", logged))
-    return planned if run.state == FINISHED else min(logged, planned)
 
 
 def facts(run: Run, metrics: dict[str, Series]) -> list[tuple[str, str]]:
