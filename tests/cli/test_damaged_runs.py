@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from commands import decm
-from decm.cli.runs import metric_at, read_config, read_results
+from decm.cli.config import teacher_hash
+from decm.cli.runs import metric_at, read_config, read_results, unfinished
+from decm.cli.sweep_job import earlier
 from run_folders import CONFIG, make_folder
 
 CONFIGS = ["[1]", "plain", "", "a: [1", "a: 2020-13-45", "\xff\x00"]
@@ -81,6 +83,26 @@ def test_what_a_run_with_damaged_results_starts_from_stays(two):
     assert str(sound) in decm("clean", f"runs={root}").out
     damage(struck / "results.json", "{")
     assert "Nothing to remove" in decm("clean", f"runs={root}").out
+
+
+@pytest.mark.parametrize("text", ["name: toy\n", "network: small\ntrainer: cpu\nmax_steps: many\n"])
+def test_a_run_with_few_settings_is_no_run_that_another_goes_on_with(two, text):
+    root, _, struck = two
+    (struck / "results.json").unlink()
+    settings = read_config(struck)
+    assert unfinished(root, settings) == struck
+    damage(struck / "config.yaml", text)
+    assert unfinished(root, settings) is None
+    assert teacher_hash(read_config(struck)) != teacher_hash(settings)
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "results.json is damaged"), ("{}", "have no figures")])
+def test_a_job_of_a_sweep_with_damaged_results_is_told(two, text, said):
+    _, sound, struck = two
+    assert earlier(sound, CONFIG) == 1.5
+    damage(struck / "results.json", text)
+    with pytest.raises(ValueError, match=said):
+        earlier(struck, CONFIG)
 
 
 def test_results_without_figures_are_told():

@@ -45,9 +45,10 @@ TEACHER_KEYS = ("data", "network", "objective", "optimizer", "schedule", "ema", 
 
 
 def teacher_hash(settings: dict[str, Any]) -> str:
-    """A hash over (data, network, training settings) of a teacher's plain configuration."""
-    facts = {key: settings[key] for key in TEACHER_KEYS}
-    facts["network"] = {**settings["network"], "two_times": False}
+    """A hash over (data, network, training settings) of a teacher's plain configuration; lacking some, it differs."""
+    facts = {key: settings.get(key) for key in TEACHER_KEYS}
+    if isinstance(facts["network"], dict):
+        facts["network"] = {**facts["network"], "two_times": False}
     if settings.get("warm_start"):  # a teacher that was, is not the one that `teacher=auto` would train
         facts["warm_start"] = settings["warm_start"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

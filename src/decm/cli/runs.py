@@ -46,7 +46,7 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
     if kept.get("warm_start") is None:  # which runs of an older decm do not name
         kept.pop("warm_start", None)
-    if "trainer" in kept:
+    if isinstance(kept.get("trainer"), dict):
         kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in NOT_SETTINGS_OF_TRAINER}
     return kept
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from decm.cli.exits import INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
-from decm.cli.runs import LAST, RESULTS, differences, metric, read_config, same_settings, work
+from decm.cli.runs import LAST, RESULTS, differences, metric, read_config, read_results, same_settings, work
 from decm.cli.sweep_report import OVERRIDES
 from decm.training.callbacks.preemption import SIGNALS, PreemptedError
 from decm.training.checkpoint_files import stored_step
@@ -73,10 +73,11 @@ def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
     path = folder / RESULTS
     if not path.is_file():
         return None
-    results = json.loads(path.read_text())
+    results = read_results(folder)
+    value = metric(results)
     if is_first():
-        print(f"{folder} is done: {metric(results):.4f} (code {results['code_version']})", flush=True)
-    return metric(results)
+        print(f"{folder} is done: {value:.4f} (code {results.get('code_version', 'unknown')})", flush=True)
+    return value
 
 
 def note(folder: Path) -> None:
