@@ -61,7 +61,8 @@ def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[st
     """Raise ValueError unless what a stored configuration would call is trusted, and is what it is called for.
 
     decm's own functions write and remove files, so that each of the `parts` that will be built may name one of CALLED,
-    and nothing within its settings. A reference `${...}` would be followed only later, and is refused.
+    or what is of one's own packages, and within its settings nothing but the latter. A reference `${...}` would be
+    followed only later, and is refused.
     """
     allowed = tuple(trusted())
     for target in targets(config):  # all of them before the first is imported
@@ -77,7 +78,7 @@ def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[st
             kind, names = CALLED[part]
             if target not in names and target.startswith(TRUSTED):
                 raise ValueError(f"{source}: {target} is no {kind}; expected one of {', '.join(names)}.")
-        if len(found) > 1:
+        if any(target.startswith(TRUSTED) for target in found[1:]):
             raise ValueError(f"{source}: the settings of {found[0]} are nested; expected plain values.")
 
 
