@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import commands
+from decm.generator import Generator
 
 torch.set_num_threads(1)  # networks this small only lose by a second one
 
@@ -43,3 +44,16 @@ def runs(finished, cached):
     """A root of run folders of one's own, with the digit classifier and the teacher."""
     shutil.copytree(finished.teacher.parent, cached / finished.teacher.parent.name)
     return cached
+
+
+@pytest.fixture(scope="module")
+def model(finished):
+    """The generator of the finished run."""
+    return Generator.from_pretrained(finished.folder, device="cpu")
+
+
+@pytest.fixture
+def exported(model, tmp_path):
+    """The folder of that generator."""
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"

@@ -26,17 +26,6 @@ from decm.pretrained.files import Stored, read_stored
 LABELS = [3, 1, 4, 1, 5]
 
 
-@pytest.fixture(scope="module")
-def model(finished):
-    return Generator.from_pretrained(finished.folder, device="cpu")
-
-
-@pytest.fixture
-def exported(model, tmp_path):
-    model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def test_images_are_those_that_the_evaluation_samples(model, finished):
     """uint8 [N, H, W, 3], gray ones repeated; by the checkpoint's own weights, sampler and normalization."""
     stored = load_model(str(finished.folder), "cpu")

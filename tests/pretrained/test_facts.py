@@ -9,18 +9,6 @@ import pytest
 from decm.generator import Generator
 from decm.pretrained.files import read_stored
 
-
-@pytest.fixture(scope="module")
-def model(finished):
-    return Generator.from_pretrained(finished.folder, device="cpu")
-
-
-@pytest.fixture
-def exported(model, tmp_path):
-    model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 MISSING = "(missing)"
 
 

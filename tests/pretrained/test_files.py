@@ -19,17 +19,6 @@ LABELS = [3, 1, 4, 1, 5]
 DATA = Path(__file__).parents[1] / "data"
 
 
-@pytest.fixture(scope="module")
-def model(finished):
-    return Generator.from_pretrained(finished.folder, device="cpu")
-
-
-@pytest.fixture
-def exported(model, tmp_path):
-    model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def test_every_kind_of_file_is_the_same_model(model, exported, finished, tmp_path):
     checkpoint = read_checkpoint(finished.folder)
     write_sharded(checkpoint, tmp_path / "sharded.ckpt", 0, lambda: None)
