@@ -102,6 +102,14 @@ def test_the_best_job_is_first_and_its_line_can_be_pasted(sweep):
     assert "Sorted by the student's frechet distance at NFE 2 (4 samples to r); lower is better." in lines
 
 
+def test_how_a_job_was_started_is_no_setting_that_was_swept(sweep):
+    """A sweep that went on: some of its jobs were begun with resume=auto."""
+    job(sweep, 4, ["sweep=n2n", "seed=4", "experiment=smoke", "data='a b'", "resume=auto", "launcher=joblib"], 0.5)
+    text = report(sweep)
+    assert "| job | seed | student, NFE 2 | student, NFE 4 |" in text
+    assert """    decm train experiment=smoke 'data='"'"'a b'"'"'' seed=4\n""" in text
+
+
 def test_unfinished_jobs_are_named_and_counted(sweep):
     said = "Unfinished: begun and without results: 3; not begun: 2 of 6. The same command with resume=auto goes on."
     assert said in report(sweep).splitlines()

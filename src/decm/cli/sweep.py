@@ -12,10 +12,8 @@ from omegaconf import DictConfig, open_dict, read_write
 from decm.cli.locks import lock, unlock
 from decm.cli.main import run_task
 from decm.cli.runs import RESULTS
-from decm.cli.sweep_report import SWEEP, write_report
+from decm.cli.sweep_report import HOW, SWEEP, write_report
 from decm.training.durable import write_text
-
-HOW = ("resume", "debug", "launcher")  # overrides that say how a sweep is done, not which
 
 
 class Sweep(Callback):

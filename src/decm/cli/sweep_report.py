@@ -11,7 +11,7 @@ import yaml
 from decm.cli.runs import RESULTS, metric_at, read_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
-NOT_TO_PASTE = ("sweep", "launcher", "resume", "debug")
+HOW = ("resume", "debug", "launcher")  # overrides that say how a sweep is done, not which
 ENOUGH = 4  # jobs, below which nothing is said of what they depend on
 TREES = 64  # as in Hutter et al. 2014 and Optuna
 
@@ -35,13 +35,13 @@ def read_jobs(folder: Path) -> list[Job]:
     jobs = []
     for path in sorted(folder.glob(f"*/{OVERRIDES}"), key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
-            overrides = dict(word.split("=", 1) for word in yaml.safe_load(path.read_text()))
+            words = dict(word.split("=", 1) for word in yaml.safe_load(path.read_text()))
         except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{path} is damaged; expected a list of key=value. Remove the folder of the job."
             ) from error
         results = read_results(path.parent) if (path.parent / RESULTS).is_file() else None
-        jobs.append(Job(path.parent.name, overrides, results))
+        jobs.append(Job(path.parent.name, {key: words[key] for key in words if key not in (*HOW, "sweep")}, results))
     return jobs
 
 
@@ -137,7 +137,7 @@ def paste(job: Job, keys: list[str]) -> str:
     What the sweep's file set for all jobs (a shorter run, say) is left to the experiment.
     """
     order = sorted(job.overrides, key=lambda key: (key != "experiment", key in keys))
-    return shlex.join(["decm", "train", *(f"{key}={job.overrides[key]}" for key in order if key not in NOT_TO_PASTE)])
+    return shlex.join(["decm", "train", *(f"{key}={job.overrides[key]}" for key in order)])
 
 
 def _unfinished(jobs: list[Job], planned: int) -> list[str]:
