@@ -7,6 +7,7 @@ from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
 from decm.evaluation import classifier
 from decm.evaluation.classifier import accuracy, cached_classifier
+from decm.evaluation.frechet import fit
 from decm.evaluation.judge import ImageJudge
 
 DATA = digits()
@@ -66,3 +67,27 @@ def test_the_judge_of_digits_prefers_real_ones_and_sees_repeated_ones(trained):
     assert real["precision"] > noisy["precision"]
     assert real["memorized"] < 0.1
     assert repeated["memorized"] == 1
+
+
+def test_the_judge_of_digits_scores_one_repeated_digit(trained):
+    """The distance is |m_a - m_b|^2 + tr(B), whichever the digit is; the others are those of its one point."""
+    judge = ImageJudge(trained[1], pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
+    mean, cov = fit(judge.features)
+    for row in range(0, 200, 40):
+        found = judge.score(DATA.train_x[row : row + 1].expand(200, 1, 8, 8), DATA.train_y[row].expand(200))
+        feature = trained[1](TRAIN[0][row : row + 1])[0][0].double()
+        assert found["value"] == pytest.approx(float((feature - mean).square().sum() + cov.trace()), rel=1e-5)
+        assert found["precision"] == found["memorized"] == 1
+        assert found["recall"] == pytest.approx(1 / len(DATA.train_x))
+        assert found["accuracy"] in (0, 1)
+
+
+def test_scores_that_need_more_images_than_there_are_are_left_out(trained):
+    judge = ImageJudge(trained[1], pixels, DATA.train_x[:3], DATA.heldout_x[:1], DATA.heldout_y[:1])
+    assert judge.score(DATA.train_x[:50], DATA.train_y[:50]).keys() == {"value", "accuracy", "memorized"}
+    assert judge.floor(20).keys() == {"value", "heldout_accuracy"}
+    none = ImageJudge(trained[1], pixels, DATA.train_x[:4], DATA.heldout_x[:0], DATA.heldout_y[:0])
+    assert none.score(DATA.train_x[:50], DATA.train_y[:50]).keys() == {"value", "accuracy", "precision", "recall"}
+    assert none.floor(20).keys() == {"value"}
+    with pytest.raises(ValueError, match="has 1 image; a Frechet distance needs 2"):
+        ImageJudge(trained[1], pixels, DATA.train_x[:1], DATA.heldout_x, DATA.heldout_y)
