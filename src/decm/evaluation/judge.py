@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from decm.evaluation.classifier import DigitClassifier, accuracy
+from decm.evaluation.classifier import DigitClassifier, accuracy, guess_accuracy
 from decm.evaluation.frechet import FrechetDistance, fit
 from decm.evaluation.manifold import NEIGHBORS, memorized_share, precision_recall
 from decm.evaluation.points import sliced_wasserstein
@@ -27,6 +27,8 @@ class Judge(Protocol):
 
     def floor(self, num: int) -> dict[str, float]:
         """`value`: the metric of `num` points resampled from the reference itself; and of held-out data, if any.
+
+        Where the judge is a classifier, also its accuracy on held-out data, and that of the most frequent label.
 
         Empty where the reference is known by its statistics alone.
         """
@@ -80,6 +82,7 @@ class ImageJudge:
             found["heldout"] = self._distance(self._features(self.heldout))
         if len(self.heldout):
             found["heldout_accuracy"] = accuracy(self.net, self.heldout, self.heldout_labels)
+            found["guess_accuracy"] = guess_accuracy(self.heldout_labels)
         return found
 
 
