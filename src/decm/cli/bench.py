@@ -72,6 +72,5 @@ def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_s
         return dataset.points(map_seed, purpose, torch.arange(num))
 
     judge = PointsJudge(draw, f"as many exact samples of {dataset.manifest.origin}")
-    limit = float(dataset.means.abs().max()) + 5 * dataset.sigma
     errors = MapErrors(dataset.exact_flow(), (2, 1, 1), num_map_points, map_seed)
-    return Bench(judge, PointsPainter(limit), errors)
+    return Bench(judge, PointsPainter(dataset.manifest.extra["limit"]), errors)
