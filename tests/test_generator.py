@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 
 import decm
 from commands import RING, TINY, only, train
+from commands import decm as decm_verb
 from decm import Generator
 from decm.cli.models import load_model
 from decm.data.latent_sources import synthetic_latents
 from decm.data.manifest import to_pixels
 from decm.evaluation.generate import generate
+from decm.evaluation.pictures import ImagePainter
 from decm.flow.solvers import choose_sampler
 from decm.networks.autoencoder import Autoencoder
 from decm.networks.dit import LightningDiT
@@ -181,6 +183,24 @@ def test_latents_are_decoded_where_the_autoencoder_is_there_and_its_file_is_name
     assert np.array_equal(moved([0, 2], seed=5), model([0, 2], seed=5))
     with pytest.raises(ValueError, match="no file is named"):
         latent_model(manifest, {**autoencoder, "path": None})([0])
+
+
+def test_latents_are_sampled_by_the_verb_with_their_autoencoder_alone(autoencoder, tmp_path):
+    """The set of latents is gone; where the weights are not beside the model, `autoencoder` says where."""
+    manifest = synthetic_latents(str(tmp_path / "set"), 64, [4, 4, 4], 3).manifest
+    model = latent_model(manifest, autoencoder)
+    model.save_pretrained(tmp_path / "model")
+    shutil.rmtree(tmp_path / "set")
+    sample = ["sample", f"checkpoint={tmp_path / 'model'}", "rows=2", f"out={tmp_path / 'a.png'}", "device=cpu"]
+    answer = decm_verb(*sample)
+    assert answer.code == 2
+    assert "vae.safetensors is missing" in answer.err
+    assert "Set autoencoder=" in answer.err
+    answer = decm_verb(*sample, f"autoencoder={autoencoder['path']}")
+    assert answer.code == 0, answer.said
+    decode = build_decoder(manifest, autoencoder)
+    ImagePainter(decode, 3).grid(model.states([0, 1, 2] * 2, steps=4), tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_an_autoencoder_without_effect_is_refused(exported):

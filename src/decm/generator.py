@@ -155,8 +155,8 @@ class Generator:
             found = f"{file} is missing" if file else "no file is named"
             raise ValueError(
                 f"This model makes latents, and pictures need the weights of the autoencoder that made them "
-                f"(kind {settings['kind']}): {found}. Pass from_pretrained(..., autoencoder=<the file>), or take "
-                "latents(...)."
+                f"(kind {settings['kind']}): {found}. Set autoencoder=<the file>, of Generator.from_pretrained or of "
+                "`decm sample`; or take latents(...)."
             )
         return str(file)
 

@@ -6,7 +6,9 @@ import torch
 from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
 from decm.evaluation import classifier
-from decm.evaluation.classifier import accuracy, cached_classifier
+from decm.evaluation.classifier import accuracy, cached_classifier, guess_accuracy
+from decm.evaluation.features import build_extractor
+from decm.evaluation.frechet import fit
 from decm.evaluation.judge import ImageJudge
 
 DATA = digits()
@@ -22,7 +24,7 @@ TRAIN, HELDOUT = (pixels(DATA.train_x), DATA.train_y), (pixels(DATA.heldout_x), 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
-    return folder, *cached_classifier(folder, "abc", TRAIN, HELDOUT)
+    return folder, *cached_classifier(folder, 10, TRAIN, HELDOUT)
 
 
 def test_it_knows_the_digits_it_has_never_seen(trained):
@@ -34,13 +36,34 @@ def test_it_knows_the_digits_it_has_never_seen(trained):
 def test_the_cached_network_is_bitwise_the_trained_one_and_is_not_trained_again(trained, monkeypatch):
     folder, net, score = trained
     monkeypatch.setattr(classifier, "train_classifier", None)  # to call it would fail
-    again, same = cached_classifier(folder, "abc", TRAIN, HELDOUT)
+    again, same = cached_classifier(folder, 10, TRAIN, HELDOUT)
     assert same == score
     for ours, theirs in zip(net(HELDOUT[0]), again(HELDOUT[0]), strict=True):
         assert torch.equal(ours, theirs)
     assert len(list(folder.iterdir())) == 1
-    with pytest.raises(TypeError):  # other data, another network
-        cached_classifier(folder, "other", TRAIN, HELDOUT)
+    darker = (TRAIN[0] // 2, TRAIN[1])
+    others = [(11, TRAIN, HELDOUT), (10, darker, HELDOUT), (10, TRAIN, (HELDOUT[0], HELDOUT[1].flip(0)))]
+    for other in others:  # other data or classes, another network
+        with pytest.raises(TypeError):
+            cached_classifier(folder, *other)
+
+
+@pytest.mark.parametrize("num", [20, 63])
+def test_a_classifier_of_few_images_is_trained_too(num):
+    net = classifier.train_classifier(TRAIN[0][:num], TRAIN[1][:num])
+    assert accuracy(net, *HELDOUT) > 0.4 > 3 * guess_accuracy(HELDOUT[1])
+
+
+def test_a_classifier_has_the_classes_it_is_told_of_and_its_file_says_how_good_it_is(tmp_path):
+    train = (TRAIN[0][:300], TRAIN[1][:300] + 7 * (TRAIN[1][:300] > 4))  # labels up to 16
+    net, score = cached_classifier(tmp_path, 17, train, (HELDOUT[0], HELDOUT[1] + 7 * (HELDOUT[1] > 4)))
+    assert net(HELDOUT[0])[1].shape == (300, 17)
+    assert score > 0.8
+    (file,) = tmp_path.iterdir()
+    extractor = build_extractor("digit_classifier", file)
+    assert extractor.dims["logits"] == 17
+    assert extractor.note == f"right on {score:.1%} of held-out images"
+    assert torch.equal(extractor(HELDOUT[0])["pool"], net(HELDOUT[0])[0])
 
 
 def test_training_is_reproducible_and_leaves_torchs_generator_alone():
@@ -66,3 +89,27 @@ def test_the_judge_of_digits_prefers_real_ones_and_sees_repeated_ones(trained):
     assert real["precision"] > noisy["precision"]
     assert real["memorized"] < 0.1
     assert repeated["memorized"] == 1
+
+
+def test_the_judge_of_digits_scores_one_repeated_digit(trained):
+    """The distance is |m_a - m_b|^2 + tr(B), whichever the digit is; the others are those of its one point."""
+    judge = ImageJudge(trained[1], pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
+    mean, cov = fit(judge.features)
+    for row in range(0, 200, 40):
+        found = judge.score(DATA.train_x[row : row + 1].expand(200, 1, 8, 8), DATA.train_y[row].expand(200))
+        feature = trained[1](TRAIN[0][row : row + 1])[0][0].double()
+        assert found["value"] == pytest.approx(float((feature - mean).square().sum() + cov.trace()), rel=1e-5)
+        assert found["precision"] == found["memorized"] == 1
+        assert found["recall"] == pytest.approx(1 / len(DATA.train_x))
+        assert found["accuracy"] in (0, 1)
+
+
+def test_scores_that_need_more_images_than_there_are_are_left_out(trained):
+    judge = ImageJudge(trained[1], pixels, DATA.train_x[:3], DATA.heldout_x[:1], DATA.heldout_y[:1])
+    assert judge.score(DATA.train_x[:50], DATA.train_y[:50]).keys() == {"value", "accuracy", "memorized"}
+    assert judge.floor(20).keys() == {"value", "heldout_accuracy", "guess_accuracy"}
+    none = ImageJudge(trained[1], pixels, DATA.train_x[:4], DATA.heldout_x[:0], DATA.heldout_y[:0])
+    assert none.score(DATA.train_x[:50], DATA.train_y[:50]).keys() == {"value", "accuracy", "precision", "recall"}
+    assert none.floor(20).keys() == {"value"}
+    with pytest.raises(ValueError, match="has 1 image; a Frechet distance needs 2"):
+        ImageJudge(trained[1], pixels, DATA.train_x[:1], DATA.heldout_x, DATA.heldout_y)

@@ -82,6 +82,40 @@ def test_a_deficient_covariance_against_one_in_other_directions_has_no_cross_ter
     assert frechet_distance(zero, 0 * a, zero, b) == pytest.approx(3, abs=1e-12)
 
 
+@pytest.mark.parametrize("dim", [64, 512, pytest.param(2048, marks=pytest.mark.slow)])
+def test_repeated_samples_are_at_the_distance_of_their_point_plus_the_spread_of_the_reference(dim):
+    """|m_a - m_b|^2 + tr(B): what is left of the covariance of constant features must not count."""
+    mean, cov = fit(features(3 * dim if dim < 512 else 40, dim))
+    for seed in range(5 if dim < 2048 else 1):
+        point = 5 * random_states(1, (dim,), seed + 7).float()
+        metric = FrechetDistance(mean, cov)
+        for part in point.expand(200, dim).split(64):
+            metric.update(part)
+        truth = float((point[0].double() - mean).square().sum() + cov.trace())
+        assert float(metric.compute()) == pytest.approx(truth, rel=1e-12)
+        assert cov.trace() > 1e-3 * truth  # so that one without the spread would be seen
+
+
+@pytest.mark.parametrize("spread", [1e-7, 1e-4])
+def test_two_sets_that_are_nearly_constant_have_the_distance_of_their_spreads(spread):
+    """x = p + s u and p + 3 s u: (3 - 1)^2 s^2 tr(cov u); and their shift, exactly."""
+    point, u = 5 * random_states(1, (32,), 4), random_states(100, (32,), 5)
+    narrow, wide = point + spread * u, point + 3 * spread * u
+    shift = spread**2 * 4 * float(u.mean(0).square().sum() + torch.cov(u.T).trace())
+    assert distance(narrow, wide) == pytest.approx(shift, rel=1e-6)
+    repeated = point.expand(100, 32)
+    assert distance(repeated, repeated) < 1e-20
+    assert distance(repeated + 0.5, repeated) == pytest.approx(8, rel=1e-12)  # 32 dimensions shifted by 0.5
+
+
+def test_a_covariance_that_is_rounding_of_its_mean_is_none_that_is_damaged():
+    rounding = 1e-13 * random_states(64, (64,), 6)
+    rounding, mean = rounding + rounding.T, torch.full((64,), 5.0).double()
+    assert frechet_distance(mean, rounding, mean + 1, torch.eye(64).double()) == pytest.approx(128, rel=1e-6)
+    with pytest.raises(ValueError, match="damaged"):
+        frechet_distance(0 * mean, rounding, mean, torch.eye(64).double())  # features at zero have no such rounding
+
+
 def test_the_factor_is_one_of_the_covariance_with_its_rank():
     for num, rank in ((200, 12), (6, 5)):
         cov = fit(features(num, 12))[1]
@@ -117,7 +151,7 @@ def test_batches_and_their_order_do_not_matter():
 def test_sums_keep_their_digits_far_from_zero():
     """Features at 1e4 with deviations of 1: sums around zero in float32 would lose the covariance."""
     a = features(500, 8).double() + 1e4
-    metric = Moments(a[0])
+    metric = Moments(8)
     metric.update(a)
     mean, cov = metric.compute()
     assert torch.allclose(mean, a.mean(0), rtol=1e-14)

@@ -76,3 +76,13 @@ def test_the_judge_of_points_scores_exact_samples_at_the_floor():
     floor = judge.floor(2000)["value"]
     exact = judge.score(draw("samples", 2000), torch.zeros(2000))["value"]
     assert exact < 2 * floor < 0.2 < judge.score(draw("samples", 2000) + 0.5, torch.zeros(2000))["value"]
+
+
+def test_the_judge_of_points_scores_a_repeated_point_by_the_spread_around_it():
+    """A direction's squared distance is the mean of (d . (p - x))^2; over directions |p - x|^2 / 2 in the plane."""
+    x = random_states(3000, (2, 1, 1))
+    judge = PointsJudge(lambda purpose, num: x[:num], "a Gaussian")
+    point = torch.tensor([3.0, -1.0]).double().reshape(1, 2, 1, 1)
+    truth = float((point - x).flatten(1).square().sum(1).mean() / 2) ** 0.5
+    assert judge.score(point.expand_as(x), torch.zeros(3000))["value"] == pytest.approx(truth, rel=0.1)
+    assert judge.score(x[:1].expand_as(x), torch.zeros(3000))["value"] > 0.5

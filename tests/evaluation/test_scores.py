@@ -94,6 +94,17 @@ def test_precision_and_recall_of_a_case_by_hand():
     assert (precision, recall) == (0, 0)
 
 
+@pytest.mark.parametrize("noise", [0, 1e-7])
+def test_a_repeated_sample_is_precise_and_covers_its_own_point_alone(noise):
+    """Also where the features of one picture differ by float32 rounding from batch to batch."""
+    reference = 3 + random_states(230, (64,)).float()
+    for row in range(8):
+        repeated = reference[row].expand(90, 64) * (1 + noise * random_states(90, (64,), row).float())
+        assert precision_recall(repeated, reference) == (1, 1 / 230)
+        assert precision_recall(repeated + 30, reference) == (0, 0)
+        assert precision_recall(repeated, reference[row].expand(50, 64)) == (1, 1)
+
+
 def test_the_nearest_distances_are_in_order_and_their_lack_an_error():
     a, b = torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([[0.0, 1.0], [0.0, 3.0], [3.0, 4.0]])
     assert nearest_distance(a, b).tolist() == [1, 0]

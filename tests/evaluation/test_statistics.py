@@ -7,6 +7,7 @@ import torch
 from decm.evaluation.frechet import fit
 from decm.evaluation.statistics import Reference, build_reference, read_reference, write_reference
 from decm.evaluation.suite import MetricSuite
+from helpers import random_states
 from ranks import PixelFeatures, images, reference
 
 
@@ -102,6 +103,22 @@ def test_damaged_and_foreign_files_are_refused_by_name(tmp_path):
     for name in ("cut.npz", "text.npz", "bare.npy"):
         with pytest.raises(ValueError, match=name):
             read_reference(tmp_path / name)
+
+
+def test_statistics_that_are_no_covariance_are_refused_by_name_and_those_of_one_picture_are_read(tmp_path):
+    mean, sound = np.full(12, 5.0), np.diag(np.linspace(1, 2, 12))
+    rounding = 1e-13 * random_states(12, (12,)).numpy()
+    one_sided = sound + 0.1 * np.eye(12, k=3)
+    for name, sigma, good in (
+        ("sound", sound, True), ("constant", 0 * sound, True), ("rounding", rounding + rounding.T, True),
+        ("negative", sound - 1.5 * np.eye(12), False), ("one_sided", one_sided, False),
+    ):  # fmt: skip
+        np.savez(tmp_path / f"{name}.npz", mu=mean, sigma=sigma)
+        if good:
+            assert read_reference(tmp_path / f"{name}.npz").moments["pool"][1].shape == (12, 12)
+            continue
+        with pytest.raises(ValueError, match=rf"{name}.npz is damaged: sigma"):
+            read_reference(tmp_path / f"{name}.npz")
 
 
 def test_a_reference_of_other_features_is_refused():

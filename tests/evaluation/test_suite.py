@@ -1,5 +1,7 @@
 """One pass gives all scores, the same for any batches and number of ranks; and the judge that reports them."""
 
+import math
+
 import pytest
 import torch
 
@@ -93,6 +95,19 @@ def test_the_judge_turns_states_into_pixels_and_reports_the_distance_as_its_valu
     assert judge.metric == "frechet_distance"
     assert "random pixels (150 images), features pixels" in judge.reference
     assert judge.score(states + 1, torch.zeros(50))["value"] > found["value"]
+
+
+def test_every_score_of_a_repeated_picture_is_defined():
+    known = reference()
+    judge = SuiteJudge([(PixelFeatures(), known)], lambda x: x, batch_size=13)
+    repeated = images(150, 1)[:1].expand(50, 3, 4, 4)  # of the reference
+    found = judge.score(repeated, torch.zeros(50))
+    row, (mean, cov) = known.features[0].double(), known.moments["pool"]
+    assert found["value"] == pytest.approx(float((row - mean).square().sum() + cov.trace()), rel=1e-12)
+    assert found["is"] == pytest.approx(1, rel=1e-12)
+    assert (found["precision"], found["recall"]) == (1, 1 / 150)
+    assert {"fd", "sfid", "kid", "accuracy"} <= found.keys()
+    assert all(map(math.isfinite, found.values()))
 
 
 def test_the_floor_is_a_resample_of_the_whole_reference_or_nothing():

@@ -53,6 +53,16 @@ def test_notes_say_metric_samples_reference_floor_and_heldout():
     assert "1.23e+05 forward-equivalents" in text
 
 
+@pytest.mark.parametrize(("score", "weak"), [(0.95, False), (0.54, True), (1.0, False)])
+def test_notes_say_how_good_the_classifier_is_that_judges(score, weak):
+    """Weak is nearer to guessing, 0.1, than to 1: below 0.55."""
+    floor = {**RESULTS["floor"], "heldout_accuracy": score, "guess_accuracy": 0.1}
+    text = markdown({**RESULTS, "floor": floor})
+    assert f"right on {score:.1%} of held-out images" in text
+    assert ("say little" in text) is weak
+    assert "right on" not in markdown(RESULTS)
+
+
 def test_what_was_not_measured_is_not_mentioned():
     results = without("accuracy", "memorized")
     results["floor"].pop("heldout")

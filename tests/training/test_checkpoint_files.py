@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from decm.training import sealed
-from decm.training.checkpoint_files import CheckpointFiles, read_file, verify, write_file
+from decm.training.checkpoint_files import read_file, verify, write_file
 from decm.training.checkpoint_folder import checkpoints, name_of, newest_valid
+from decm.training.checkpoint_io import CheckpointFiles
 from decm.training.checksums import digest
 from decm.training.durable import SaveError, write_text
 from decm.training.sealed import DamagedError, NewerSchemaError

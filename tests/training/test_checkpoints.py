@@ -7,8 +7,9 @@ import torch
 from lightning.pytorch import Callback
 
 from decm.training.callbacks.checkpoints import Checkpoints
-from decm.training.checkpoint_files import CheckpointFiles, read_file, write_file
+from decm.training.checkpoint_files import read_file, write_file
 from decm.training.checkpoint_folder import checkpoints, name_of, newest_valid
+from decm.training.checkpoint_io import CheckpointFiles
 from tiny import all_segments, fit, tiny_module
 
 

@@ -6,13 +6,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from decm.cli.launch import is_first
 from decm.data.arrays import ArrayDataset
-from decm.data.manifest import content_hash, to_pixels
+from decm.data.manifest import to_pixels
 from decm.data.toy import MixturePoints
-from decm.evaluation.classifier import cached_classifier
+from decm.evaluation.classifier import cached_classifier, guess_accuracy
 from decm.evaluation.judge import ImageJudge, Judge, PointsJudge
 from decm.evaluation.pictures import ImagePainter, Painter, PointsPainter
 from decm.evaluation.points import MapErrors
+from decm.evaluation.titles import is_weak
+
+INSTEAD = (
+    "Take evaluation=images with evaluation.bench.reference=null (the set's own statistics) and "
+    "evaluation.bench.weights=<torch-fidelity's Inception file>"
+)
 
 
 @dataclass(frozen=True)
@@ -25,22 +32,34 @@ class Bench:
 
 
 def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
-    """8x8 digits: distances in the feature space of a classifier that is trained once and kept in `cache`."""
+    """8x8 digits, or other gray 8x8 images of two classes or more: distances in the feature space of a classifier.
+
+    It is trained once, kept in `cache`, and told where it is weak. Raises ValueError for other data.
+    """
     if not isinstance(dataset, ArrayDataset) or dataset.manifest.shape != (1, 8, 8):
         raise ValueError(
-            f"evaluation=digits judges 1x8x8 images; data {dataset.manifest.name!r} has {dataset.manifest.shape}. Take "
-            "evaluation=images with evaluation.bench.reference=null (the set's own statistics) and "
-            "evaluation.bench.weights=<torch-fidelity's Inception file>, or evaluation=twod for 2-D mixtures."
+            f"evaluation=digits judges 1x8x8 images; data {dataset.manifest.name!r} has {dataset.manifest.shape}. "
+            f"{INSTEAD}, or evaluation=twod for 2-D mixtures."
+        )
+
+    classes = dataset.manifest.num_classes
+    if classes < 2:
+        raise ValueError(
+            f"evaluation=digits trains a classifier, and data {dataset.manifest.name!r} has num_classes={classes}; "
+            f"expected 2 or more. {INSTEAD}."
         )
 
     def pixels(x: Tensor) -> Tensor:
         return to_pixels(x, dataset.manifest)
 
     train, heldout = (dataset.train_x, dataset.train_y), (dataset.heldout_x, dataset.heldout_y)
-    net, _ = cached_classifier(
-        cache, content_hash(*train, *heldout),
-        (pixels(train[0]), train[1]), (pixels(heldout[0]), heldout[1]),
-    )  # fmt: skip
+    net, score = cached_classifier(cache, classes, (pixels(train[0]), train[1]), (pixels(heldout[0]), heldout[1]))
+    if is_weak(score, guess_accuracy(heldout[1])) and is_first():
+        print(
+            f"The classifier that judges, trained on {len(train[1])} images, is right on {score:.1%} of "
+            f"{len(heldout[1])} held-out images: its figures say little. {INSTEAD}, or give more images.",
+            flush=True,
+        )
     return Bench(ImageJudge(net, pixels, train[0], *heldout), ImagePainter(pixels))
 
 
@@ -53,6 +72,5 @@ def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_s
         return dataset.points(map_seed, purpose, torch.arange(num))
 
     judge = PointsJudge(draw, f"as many exact samples of {dataset.manifest.origin}")
-    limit = float(dataset.means.abs().max()) + 5 * dataset.sigma
     errors = MapErrors(dataset.exact_flow(), (2, 1, 1), num_map_points, map_seed)
-    return Bench(judge, PointsPainter(limit), errors)
+    return Bench(judge, PointsPainter(dataset.manifest.extra["limit"]), errors)

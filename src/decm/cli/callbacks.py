@@ -30,7 +30,7 @@ from decm.training.callbacks.previews import Evaluate, Previews
 from decm.training.callbacks.self_check import SelfCheck
 from decm.training.callbacks.speed import PlainProgress, Speed
 from decm.training.callbacks.watchdog import Watchdog
-from decm.training.checkpoint_files import CheckpointFiles
+from decm.training.checkpoint_io import CheckpointFiles
 from decm.training.sharding import ShardedStrategy
 
 

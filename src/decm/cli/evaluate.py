@@ -39,7 +39,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     if cfg.ema_sigma_rel is not None:
         use_average(model, cfg.ema_sigma_rel)
     began = time.perf_counter()
-    dataset = build_dataset(run)
+    dataset = same_data(run, model)
     bench = build_bench(run, dataset)
     pixels = getattr(bench.painter, "to_pixels", None)
     if cfg.save is not None and pixels is None:
@@ -90,6 +90,10 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
             run.evaluation[key] = cfg[key]
     run.evaluation.nfe = cfg.nfe
     run.evaluation.samplers = {**(run.evaluation.samplers or {}), **(cfg.samplers or {})}
+    if cfg.data.path is not None:
+        if "path" not in run.data:
+            raise ValueError(f"data.path={cfg.data.path} has no effect: the data of this run are {run.data._target_}.")
+        run.data.path = cfg.data.path
     bench = run.evaluation.bench
     given = [key for key in ("reference", "features", "weights") if cfg[key] is not None]
     deaf = [key for key in given if key not in bench]
@@ -104,6 +108,20 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
             f"features={cfg.features}: the run's reference {bench.reference} is of other features. Set reference=..."
         )
     return run
+
+
+def same_data(run: DictConfig, model: Model) -> Dataset:
+    """The run's data set. Raises ValueError unless its content is that which the model was trained on."""
+    dataset = build_dataset(run)
+    found, expected = dataset.manifest, model.manifest
+    if found.content_hash != expected.content_hash:
+        where = f"data.path={run.data.path}" if "path" in run.data else f"The set of {run.data._target_}"
+        raise ValueError(
+            f"{where} holds {found.name!r} of content {found.content_hash[:12]}..., and the model of "
+            f"{model.checkpoint} was trained on {expected.name!r} of content {expected.content_hash[:12]}.... "
+            "Set data.path to that set."
+        )
+    return dataset
 
 
 def use_average(model: Model, sigma_rel: float) -> None:

@@ -19,11 +19,12 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"format={cfg.format!r} is unknown; expected {PRETRAINED}, {' or '.join(FORMATS)}.")
     if out.is_file():
         raise ValueError(f"out={out} is a file; expected a folder, to be made.")
-    generator = Generator.from_pretrained(cfg.run, device="cpu")
-    if cfg.ema_sigma_rel is not None:
+    if cfg.ema_sigma_rel is None:
+        generator = Generator.from_pretrained(cfg.run, device="cpu")
+    else:
         model = load_model(cfg.run, "cpu")
         use_average(model, cfg.ema_sigma_rel)
-        generator.network.load_state_dict(model.network.state_dict())
+        generator = model.generator
         generator.config |= {"weights": f"average of sigma_rel {cfg.ema_sigma_rel}", "results": None}
     count = sum(value.numel() for value in generator.network.state_dict().values())
     what = f"{generator.config['weights']} of {cfg.run} at step {generator.config['step']}, {count:,} values"

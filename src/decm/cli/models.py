@@ -6,20 +6,20 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from decm.cli.build import build_network, segment_names
+from decm.data.manifest import Manifest
 from decm.flow.flow_map import FlowMap
-from decm.pretrained.checkpoints import find_checkpoint, read_checkpoint, run_folder_of, weights_of
-from decm.pretrained.networks import load_strictly
+from decm.generator import Generator
+from decm.pretrained.checkpoints import BUILT, find_checkpoint, run_folder_of
+from decm.pretrained.files import read_run
 
 
 @dataclass(frozen=True)
 class Model:
-    """The averaged student, its configuration, and where it came from."""
+    """A generator, the configuration of its run, and where it came from."""
 
-    flow_map: FlowMap
+    generator: Generator
     cfg: DictConfig
     checkpoint: Path
-    step: int
 
     @property
     def run_folder(self) -> Path:
@@ -27,22 +27,32 @@ class Model:
         return run_folder_of(self.checkpoint)
 
     @property
+    def step(self) -> int:
+        """The optimizer step that the checkpoint was written at."""
+        return int(self.generator.config["step"])
+
+    @property
     def trained_on(self) -> list[str]:
         """The names of the segments it was trained on."""
-        return segment_names(self.cfg)
+        return list(self.generator.config["trained_on"])
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the checkpoint says of the data it was trained on."""
+        return self.generator.manifest
+
+    @property
+    def flow_map(self) -> FlowMap:
+        """The averaged student as a flow map."""
+        return self.generator.flow_map
 
     @property
     def network(self) -> nn.Module:
         """The averaged student itself."""
-        assert isinstance(self.flow_map.net, nn.Module)
-        return self.flow_map.net
+        return self.generator.network
 
 
 def load_model(path: str, device: str) -> Model:
-    """The EMA weights of a checkpoint as a flow map on `device`. Raises ValueError if that is not a model of decm."""
-    checkpoint = read_checkpoint(path)
-    cfg = OmegaConf.create(checkpoint["decm_config"])
-    network = build_network(cfg.network, 0)
-    load_strictly(network, weights_of(checkpoint), f"Checkpoint {path}")
-    network.to(device).eval().requires_grad_(False)
-    return Model(FlowMap(network), cfg, find_checkpoint(path), int(checkpoint["global_step"]))
+    """The averaged student of a checkpoint on `device`. Raises ValueError if that is not a model of decm."""
+    stored = read_run(Path(path), BUILT)
+    return Model(Generator(stored, device), OmegaConf.create(stored.run), find_checkpoint(path))

@@ -13,6 +13,8 @@ class Sample:
     rows: int = MISSING
     seed: int = MISSING
     sampler: str | None = None
+    batch_size: int = MISSING
+    autoencoder: str | None = None
     out: str = MISSING
     device: str = MISSING
     debug: bool = MISSING

@@ -1,6 +1,6 @@
 """Types of the settings about ImageNet: learning rates, snapshots, and `decm evaluate`; see schema.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
@@ -29,6 +29,11 @@ class Snapshots:
 
 
 @dataclass
+class MovedData:
+    path: str | None = None
+
+
+@dataclass
 class Evaluate:
     checkpoint: str = MISSING
     nfe: list[int] = MISSING
@@ -36,6 +41,7 @@ class Evaluate:
     seed: int | None = None
     batch_size: int | None = None
     samplers: Any = None
+    data: MovedData = field(default_factory=MovedData)
     reference: str | None = None
     features: str | None = None
     weights: str | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from decm.evaluation.classifier import FEATURES as CLASSIFIER_FEATURES
-from decm.evaluation.classifier import DigitClassifier
+from decm.evaluation.classifier import DigitClassifier, heldout_note
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_ORIGIN = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
@@ -216,23 +216,24 @@ class Dinov2Features(nn.Module):
 
 
 class DigitFeatures(nn.Module):
-    """The digit classifier's penultimate layer, `pool` [N, 64], and its `logits` [N, 10]; images are [N, 1, 8, 8]."""
+    """The digit classifier's penultimate layer, `pool` [N, 64], and `logits` [N, classes]; images are [N, 1, 8, 8]."""
 
-    name, metric, note, resize = "digit_classifier", "fd", "", "none"
+    name, metric, resize = "digit_classifier", "fd", "none"
     meaningless, labels_are_classes = False, True
-    dims: Mapping[str, int] = {"pool": CLASSIFIER_FEATURES, "logits": 10}
 
-    def __init__(self, network: DigitClassifier) -> None:
+    def __init__(self, network: DigitClassifier, note: str = "") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.note = network, note
+        self.dims: Mapping[str, int] = {"pool": CLASSIFIER_FEATURES, "logits": network.head.out_features}
 
     @classmethod
     def read(cls, weights: str | Path | None, key: str = KEY) -> Self:
         """From the file that a digits run leaves in its cache."""
-        network = DigitClassifier()
         origin = "the folder `cache` of a digits run"
-        load_exactly(network, read_weights(weights, "digit_classifier_<hash>.safetensors", origin, key), str(weights))
-        return cls(network.eval().requires_grad_(False))
+        tensors = read_weights(weights, "digit_classifier_<hash>.safetensors", origin, key)
+        network = DigitClassifier(len(tensors.get("head.bias", torch.empty(10))))
+        load_exactly(network, tensors, str(weights))
+        return cls(network.eval().requires_grad_(False), heldout_note(Path(str(weights))))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from decm.evaluation.classifier import DigitClassifier, accuracy
+from decm.evaluation.classifier import DigitClassifier, accuracy, guess_accuracy
 from decm.evaluation.frechet import FrechetDistance, fit
-from decm.evaluation.manifold import memorized_share, precision_recall
+from decm.evaluation.manifold import NEIGHBORS, memorized_share, precision_recall
 from decm.evaluation.points import sliced_wasserstein
 from decm.flow.randomness import generator
 
@@ -28,6 +28,8 @@ class Judge(Protocol):
     def floor(self, num: int) -> dict[str, float]:
         """`value`: the metric of `num` points resampled from the reference itself; and of held-out data, if any.
 
+        Where the judge is a classifier, also its accuracy on held-out data, and that of the most frequent label.
+
         Empty where the reference is known by its statistics alone.
         """
         ...
@@ -36,7 +38,8 @@ class Judge(Protocol):
 class ImageJudge:
     """Frechet distance, class accuracy, precision, recall and memorization of digit images.
 
-    `to_pixels` turns states into uint8 images; all features are of those. Training images are the reference.
+    `to_pixels` turns states into uint8 images; all features are of those. Training images are the reference, at least
+    two. A score that needs more images than there are is left out.
     """
 
     metric = "frechet_distance"
@@ -45,6 +48,8 @@ class ImageJudge:
         self, net: DigitClassifier, to_pixels: Callable[[Tensor], Tensor], train: Tensor, heldout: Tensor,
         heldout_labels: Tensor,
     ) -> None:  # fmt: skip
+        if len(train) < 2:
+            raise ValueError(f"The training split has {len(train)} image; a Frechet distance needs 2 or more of them.")
         self.net, self.to_pixels = net, to_pixels
         self.train, self.heldout, self.heldout_labels = to_pixels(train), to_pixels(heldout), heldout_labels
         self.features = self._features(self.train)
@@ -62,23 +67,23 @@ class ImageJudge:
     def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
         pixels = self.to_pixels(samples)
         features = self._features(pixels)
-        precision, recall = precision_recall(features, self.features)
-        return {
-            "value": self._distance(features),
-            "accuracy": accuracy(self.net, pixels, labels),
-            "precision": precision,
-            "recall": recall,
-            "memorized": memorized_share(pixels, self.train, self.heldout),
-        }
+        scores = {"value": self._distance(features), "accuracy": accuracy(self.net, pixels, labels)}
+        if min(len(features), len(self.features)) > NEIGHBORS:
+            scores |= zip(("precision", "recall"), precision_recall(features, self.features, NEIGHBORS), strict=True)
+        if len(self.heldout):
+            scores["memorized"] = memorized_share(pixels, self.train, self.heldout)
+        return scores
 
     def floor(self, num: int) -> dict[str, float]:
         size, draws = len(self.features), [generator(0, f"bootstrap/{k}", 0) for k in range(RESAMPLES)]
         resampled = [self.features[torch.from_numpy(draw.integers(0, size, num))] for draw in draws]
-        return {
-            "value": sum(self._distance(features) for features in resampled) / RESAMPLES,
-            "heldout": self._distance(self._features(self.heldout)),
-            "heldout_accuracy": accuracy(self.net, self.heldout, self.heldout_labels),
-        }
+        found = {"value": sum(self._distance(features) for features in resampled) / RESAMPLES}
+        if len(self.heldout) > 1:
+            found["heldout"] = self._distance(self._features(self.heldout))
+        if len(self.heldout):
+            found["heldout_accuracy"] = accuracy(self.net, self.heldout, self.heldout_labels)
+            found["guess_accuracy"] = guess_accuracy(self.heldout_labels)
+        return found
 
 
 class PointsJudge:

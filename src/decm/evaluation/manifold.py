@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 DISTANCES = 2**25  # computed at a time: 256 MiB in float64
+NEIGHBORS = 3  # arXiv:1904.06991 Sec. 4
+RESOLUTION = 1e-6  # of float32 features, relative to their norm: what is nearer is the same point
 
 
 def in_parts(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
@@ -11,14 +13,24 @@ def in_parts(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     return a.split(max(1, DISTANCES // max(1, len(b))))
 
 
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Distances [N, M] of the rows of a [N, D] to those of b [M, D]; exactly 0 where they differ by rounding alone.
+
+    Repeated samples have balls of radius 0, which is then compared with a distance of 0, not rounding with rounding.
+    """
+    found = torch.cdist(a, b)
+    scale = a.square().sum(1)[:, None] + b.square().sum(1)
+    return found.masked_fill_(found.square() <= RESOLUTION**2 * scale, 0)
+
+
 def nearest_distance(a: Tensor, b: Tensor, k: int = 1) -> Tensor:
     """Distance [N] of each row of a [N, D] to its k-th nearest row of b [M, D]. Raises ValueError if M < k."""
     if len(b) < k:
         raise ValueError(f"The {k}-th nearest of {len(b)} points does not exist; more samples are needed.")
-    return torch.cat([torch.cdist(part, b).kthvalue(k, dim=1).values for part in in_parts(a, b)])
+    return torch.cat([distances(part, b).kthvalue(k, dim=1).values for part in in_parts(a, b)])
 
 
-def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[float, float]:
+def precision_recall(samples: Tensor, reference: Tensor, k: int = NEIGHBORS) -> tuple[float, float]:
     """Improved precision and recall (arXiv:1904.06991) of features [N, D] against [M, D] with k neighbours.
 
     Precision: the share of samples within the k-nearest-neighbour ball of some reference point; recall vice versa.
@@ -28,7 +40,7 @@ def precision_recall(samples: Tensor, reference: Tensor, k: int = 3) -> tuple[fl
 
     def covered(points: Tensor, support: Tensor) -> float:
         radius = nearest_distance(support, support, k + 1)  # the nearest is the point itself
-        inside = [(torch.cdist(part, support) <= radius).any(1) for part in in_parts(points, support)]
+        inside = [(distances(part, support) <= radius).any(1) for part in in_parts(points, support)]
         return float(torch.cat(inside).double().mean())
 
     return covered(samples, reference), covered(reference, samples)

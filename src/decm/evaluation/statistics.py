@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from decm.evaluation.features import Extractor
-from decm.evaluation.frechet import Moments
+from decm.evaluation.frechet import Moments, is_covariance
 from decm.evaluation.scores import Kept
 
 KEYS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
@@ -76,6 +76,11 @@ def _moments(file: Any, path: Path, mean_key: str, cov_key: str) -> tuple[Tensor
         )
     if not (mean.isfinite().all() and cov.isfinite().all()):
         raise ValueError(f"{path}: {mean_key} or {cov_key} holds NaN or infinity. {BUILD}.")
+    if not is_covariance(mean, cov):
+        raise ValueError(
+            f"{path} is damaged: {cov_key} is no covariance, for it is not symmetric or has a negative eigenvalue. "
+            f"{BUILD}."
+        )
     return mean, cov
 
 
@@ -132,9 +137,7 @@ def build_reference(
     The pool features of `keep` images are kept, a random part that depends on their number alone.
     Raises ValueError for fewer than two images.
     """
-    sums = {
-        name: Moments(torch.zeros(extractor.dims[name]), distributed=False) for name in KEYS if name in extractor.dims
-    }
+    sums = {name: Moments(extractor.dims[name], distributed=False) for name in KEYS if name in extractor.dims}
     kept, count = Kept(extractor.dims["pool"], keep, distributed=False), 0
     for batch in images:
         found = extractor(batch)

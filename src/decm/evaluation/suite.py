@@ -9,12 +9,12 @@ from torchmetrics import MeanMetric
 
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import FrechetDistance
-from decm.evaluation.manifold import precision_recall
+from decm.evaluation.manifold import NEIGHBORS, precision_recall
 from decm.evaluation.scores import InceptionScore, Kept, kernel_distance
 from decm.evaluation.statistics import KEYS, Reference
 from decm.flow.randomness import generator
 
-KEEP, NEIGHBORS = 50_000, 3  # 50,000 rows of 2,048 float32: 400 MB
+KEEP = 50_000  # 50,000 rows of 2,048 float32: 400 MB
 NAMES = ("fid", "fdd", "fd", "sfid", "is", "kid", "precision", "recall", "accuracy")
 
 

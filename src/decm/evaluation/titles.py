@@ -1,3 +1,8 @@
-"""The judges' metrics as readers call them; apart from the judges, so that a table loads without torch."""
+"""What readers are told of the judges; apart from them, so that a table loads without torch."""
 
 TITLES = {"frechet_distance": "Frechet distance", "sliced_wasserstein": "sliced Wasserstein distance"}
+
+
+def is_weak(score: float, guess: float) -> bool:
+    """Whether a classifier's accuracy is nearer to guessing than to 1, so that figures in its features say little."""
+    return score < (1 + guess) / 2 and score < 1

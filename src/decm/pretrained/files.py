@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Stored:
     config: dict[str, Any]
     folder: Path  # where files that the configuration names may lie
     source: Path | None = None  # what was read, where it is not the folder
+    run: dict[str, Any] | None = None  # the settings of the run, where it is one
 
 
 def read_stored(path: str | Path, revision: str | None = None) -> Stored:
@@ -111,14 +113,17 @@ def check_config(config: dict[str, Any], source: Path) -> None:
     check_targets(config, source, parts=("network",))
 
 
-def read_run(path: Path) -> Stored:
-    """The averaged weights of a run's checkpoint, or those of a consolidated file; facts of both."""
+def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
+    """The averaged weights of a run's checkpoint, or those of a consolidated file; facts of both.
+
+    `parts` of its settings are those that will be built; the data set is not needed, only what the file says of it.
+    """
     if path.is_file() and path.suffix == ".safetensors":
         refuse_bare(path)
     from decm.pretrained.checkpoints import find_checkpoint, read_checkpoint, run_folder_of, weights_of
 
     file = find_checkpoint(path)
-    checkpoint = read_checkpoint(file, parts=("network", "data"))
+    checkpoint = read_checkpoint(file, parts)
     run, step = checkpoint["decm_config"], int(checkpoint["global_step"])
     results = run_folder_of(file) / "results.json"  # of the run's end
     scored = results.is_file() and step == run["max_steps"] and checkpoint.get("weights", "ema") == "ema"
@@ -135,7 +140,7 @@ def read_run(path: Path) -> Stored:
         "training": without_paths({key: run[key] for key in TRAINING if key in run}),
         "results": stored_results(results) if scored else None,
     }
-    return Stored(weights_of(checkpoint), config, Path(), path)
+    return Stored(weights_of(checkpoint), config, Path(), path, run)
 
 
 def stored_results(file: Path) -> dict[str, Any]:
@@ -163,6 +168,7 @@ def refuse_bare(file: Path) -> None:
 
 def manifest_facts(run: dict[str, Any], file: Path) -> dict[str, Any]:
     """The data's facts of a checkpoint that does not carry them (an older decm's), from the data set itself."""
+    check_targets(run, file, parts=("data",))
     try:
         return call(run["data"], file).manifest.facts()
     except ValueError as error:

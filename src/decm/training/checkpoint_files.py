@@ -6,10 +6,9 @@ Whichever kind was written, any strategy can go on from it.
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from decm.training.durable import PART, beside, publish, remove, saving
+from decm.training.durable import PART, beside, publish, saving
 from decm.training.sealed import (
     DamagedError,
     check_seal,
@@ -68,16 +67,3 @@ def stored_step(path: Path) -> int:
     if not isinstance(content, dict) or "global_step" not in content:
         raise DamagedError(path, "it has no global_step")
     return int(content["global_step"])
-
-
-class CheckpointFiles(CheckpointIO):
-    """What Lightning's strategies write and read checkpoints with."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_file(checkpoint, Path(path))
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_file(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        remove(Path(path))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from decm.training.checksums import digest
@@ -89,10 +88,11 @@ def check_seal(content: Any, path: Path) -> None:
         raise DamagedError(path, f"its checksum is {found[:12]}..., expected {str(content[CHECKSUM])[:12]}...")
 
 
-@rank_zero_only
 def tell(line: str) -> None:
     """Say something once, however many ranks there are."""
-    print(line, flush=True)
+    from lightning.pytorch.utilities import rank_zero_only  # takes seconds to import
+
+    rank_zero_only(print)(line, flush=True)
 
 
 def load_plain(path: Path) -> Any:
