@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 PICTURE_CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
+LATENT_CHANNELS = (4, 8, 16, 32)  # of the usual autoencoders
 
 
 def as_array(value: Any, what: str) -> np.ndarray:
@@ -44,6 +45,8 @@ def whole_labels(labels: Any, what: str, num_classes: int | None = None) -> np.n
         raise ValueError(f"{what} has the shape {list(values.shape)}; expected [N], a number a sample.{advice}")
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{what} is of type {values.dtype}; expected whole numbers, the first class is 0.")
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
     highest = np.iinfo(np.int64).max if num_classes is None else max(1, num_classes) - 1
     wrong = ~np.isfinite(values) | (values != np.rint(values)) | (values < 0) | (values > highest)
     if wrong.any():
