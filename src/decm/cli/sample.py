@@ -19,10 +19,11 @@ def task(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     model = load_model(cfg.checkpoint, device)
     dataset = build_dataset(model.cfg)
-    classes = dataset.manifest.num_classes
+    classes, names = dataset.manifest.num_classes, dataset.manifest.class_names
     if cfg.rows < 1:
         raise ValueError(f"rows={cfg.rows}; expected 1 or more samples of each label.")
-    wanted = check_labels(list(range(max(1, classes))) if cfg.labels is None else list(cfg.labels), classes)
+    given = list(range(max(1, classes))) if cfg.labels is None else list(cfg.labels)
+    wanted = check_labels(given, classes, names)
     bench = build_bench(model.cfg, dataset)
     painter = bench.painter
     if classes == 0:
