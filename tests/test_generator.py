@@ -80,7 +80,8 @@ def test_steps_are_1_to_1000(model):
         ({"labels": [1.5]}, r"labels\[0\]=1.5; expected a whole number"),
         ({"labels": [0, True]}, r"labels\[1\]=True; expected a whole number"),
         ({"labels": 1.5}, "expected a whole number"),
-        ({"labels": "12"}, "expected a whole number"),
+        ({"labels": "12"}, r"labels\[0\]='12' is the name of no class: close are '2' \(2\), '1' \(1\)"),
+        ({"labels": [3, "cat"]}, r"labels\[1\]='cat' is the name of no class"),
         ({}, r"num=None; pass labels"),
         ({"num": 0}, r"num=0"),
         ({"labels": [1], "num": 1}, "one of the two"),
@@ -96,7 +97,9 @@ def test_labels_may_be_of_any_whole_kind_or_a_number_of_balanced_ones(model):
     for labels in (np.array([0, 1, 2]), torch.tensor([0, 1, 2]), (0, 1, 2)):
         assert np.array_equal(model(labels), expected)
     assert np.array_equal(model(num=3), expected)
-    for label in (2, np.int64(2), np.array(2), torch.tensor(2)):
+    for labels in (["0", "1", "2"], np.array(["0", "1", "2"]), (0, "1", np.int64(2))):
+        assert np.array_equal(model(labels), expected)  # the digits are called so
+    for label in (2, np.int64(2), np.array(2), torch.tensor(2), "2"):
         assert np.array_equal(model(labels=label), model([2])), repr(label)
 
 

@@ -19,6 +19,7 @@ from decm.pretrained.files import Stored, read_stored, write_folder
 from decm.pretrained.networks import build_network, load_strictly
 
 DEVICES = ("cuda", "mps", "cpu")
+Labels = Sequence[int | str] | int | str
 
 
 def pick_device(name: str) -> str:
@@ -52,6 +53,7 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
 class Generator:
     """A trained generator: `generator(labels=[207, 360], steps=1, seed=0)` -> uint8 images [N, H, W, 3].
 
+    A label is a whole number, from 0 on, or the name of a class, exactly as `generator.manifest.class_names` has it.
     Guidance is distilled into it. Sample i of a call is that of (seed, i), whatever the batch size and the device's
     number of samples: bitwise at equal batch size, to 1e-5 of the states otherwise.
     """
@@ -101,14 +103,14 @@ class Generator:
         return self.config["samplers"].get(str(steps)) or choose_sampler(steps, self.config["trained_on"])
 
     def __call__(
-        self, labels: Sequence[int] | int | None = None, steps: int = 1, seed: int = 0, *, num: int | None = None,
+        self, labels: Labels | None = None, steps: int = 1, seed: int = 0, *, num: int | None = None,
         sampler: str | None = None, batch_size: int | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Images, uint8 [N, H, W, 3]: of the labels [N], or `num` of balanced ones; gray ones are repeated.
 
-        Raises ValueError for labels that are no classes, steps outside 1 to 1000 or that the sampler cannot take, for
-        numbers that are not whole, for states that are no images, and for latents without an autoencoder, naming its
-        file.
+        Raises ValueError for labels and names that are no classes, steps outside 1 to 1000 or that the sampler cannot
+        take, for numbers that are not whole, for states that are no images, and for latents without an autoencoder,
+        naming its file.
         """
         decode = self.decoder()  # before the work is done
         states = self.states(labels, steps, seed, num=num, sampler=sampler, batch_size=batch_size)
@@ -116,7 +118,7 @@ class Generator:
         return pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
 
     def states(
-        self, labels: Sequence[int] | int | None = None, steps: int = 1, seed: int = 0, *, num: int | None = None,
+        self, labels: Labels | None = None, steps: int = 1, seed: int = 0, *, num: int | None = None,
         sampler: str | None = None, batch_size: int | None = None,
     ) -> Tensor:  # fmt: skip
         """The samples as the network makes them, normalized: float32 [N, C, H, W] on the CPU."""
@@ -130,9 +132,7 @@ class Generator:
         ]
         return torch.cat(parts)
 
-    def latents(
-        self, labels: Sequence[int] | int | None = None, steps: int = 1, seed: int = 0, **options: Any
-    ) -> Tensor:
+    def latents(self, labels: Labels | None = None, steps: int = 1, seed: int = 0, **options: Any) -> Tensor:
         """The samples in the data's own units, x * std + mean: an autoencoder's latents, points, or raw pixels."""
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.manifest.mean, self.manifest.std))
         return self.states(labels, steps, seed, **options) * std + mean
@@ -163,7 +163,7 @@ class Generator:
     def _size(self, batch_size: int | None) -> int:
         return self.batch_size if batch_size is None else whole("batch_size", batch_size, 1)
 
-    def _labels(self, labels: Sequence[int] | int | None, num: int | None) -> Tensor:
+    def _labels(self, labels: Labels | None, num: int | None) -> Tensor:
         classes = self.manifest.num_classes
         if labels is None:
             if num is None:
@@ -171,6 +171,7 @@ class Generator:
             return balanced_labels(whole("num", num, 1), classes)
         if num is not None:
             raise ValueError("Found labels and num; pass one of the two.")
-        several = isinstance(labels, Iterable) and getattr(labels, "ndim", 1) > 0  # an array's number is iterable too
+        # A text is iterable, and an array's number too.
+        several = isinstance(labels, Iterable) and not isinstance(labels, str) and getattr(labels, "ndim", 1) > 0
         given: list[Any] = list(labels) if several else [labels]  # type: ignore[arg-type]
-        return check_labels([whole(f"labels[{k}]", label) for k, label in enumerate(given)], classes)
+        return check_labels(given, classes, self.manifest.class_names)

@@ -78,7 +78,7 @@ def test_a_manifest_that_is_none_is_refused(folder, content):
 
 
 def test_labels_beyond_the_classes_are_refused(folder):
-    edit(folder, num_classes=3)
+    edit(folder, num_classes=3, class_names=None)
     fitting = ["network.num_classes=3"]
     assert_one_sentence(train(folder, *fitting), "has labels 0 to 9, its manifest says 3 classes; expected 0 to 2")
     assert_one_sentence(train(folder, *fitting, kind="latents_stream"), "labels that are not below num_classes=3")

@@ -9,6 +9,7 @@ from commands import decm, only, results, train
 from decm.data.arrays import folder
 from decm.data.manifest import to_pixels
 from decm.generator import Generator
+from latent_sets import write_tar
 
 CLASSES, EACH = ("circles", "lines"), 60
 
@@ -60,6 +61,45 @@ def test_the_set_is_the_pictures_with_the_class_of_their_folder(mine):
     assert means[y == 0].max() < means[y == 1].min()
     assert dataset.train_x.mean().abs() < 1e-5
     assert abs(float(dataset.train_x.std()) - 1) < 1e-2
+
+
+def test_every_class_is_in_both_parts_whatever_the_seed(tmp_path, caplog):
+    """One large and three small classes: a split of all together would leave some of them out."""
+    for label, num in enumerate((30, 2, 2, 1)):
+        (tmp_path / "images" / f"class{label}").mkdir(parents=True)
+        for k in range(num):
+            picture(0, k).save(tmp_path / "images" / f"class{label}" / f"{k}.png")
+    settings = [f"images={tmp_path / 'images'}", "size=4", "heldout=0.2", "overwrite=true", f"out={tmp_path / 'out'}"]
+    for seed in range(4):
+        caplog.clear()
+        assert decm("data", *settings, f"seed={seed}").code == 0
+        dataset = folder(str(tmp_path / "out"))
+        assert dataset.train_y.bincount(minlength=4).tolist() == [25, 1, 1, 1]
+        assert dataset.heldout_y.bincount(minlength=4).tolist() == [5, 1, 1, 0]
+        assert caplog.messages == ["1 of 4 classes have no held-out picture: class3."]
+
+
+def test_a_share_that_would_empty_a_class_is_cut_and_told(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for k in range(2):
+            picture(0, k).save(tmp_path / "images" / name / f"{k}.png")
+    settings = [f"images={tmp_path / 'images'}", "size=4", f"out={tmp_path / 'out'}"]
+    answer = decm("data", *settings, "heldout=0.75")
+    assert answer.code == 0, answer.said
+    assert "would leave classes without training images: held out are 2" in answer.out
+    for name in ("a", "b"):
+        (tmp_path / "images" / name / "1.png").unlink()
+    refused(decm("data", *settings, "heldout=0.5", "overwrite=true"), "has a single image")
+    assert folder(str(tmp_path / "out")).manifest.split == {"train": 2, "heldout": 2}
+
+
+def test_labels_of_tars_that_are_no_classes_are_refused_before_a_picture_is_read(tmp_path):
+    (tmp_path / "images").mkdir()
+    write_tar(tmp_path / "images" / "a.tar", {"0.png": b"none", "0.cls": b"-1", "1.png": b"none", "1.cls": b"0"})
+    answer = decm("data", f"images={tmp_path / 'images'}", "size=4", "heldout=0.5", f"out={tmp_path / 'out'}")
+    refused(answer, "labels: label 0 is -1")
+    assert not (tmp_path / "out").exists()
 
 
 def test_color_keeps_three_channels_and_another_seed_splits_otherwise(pictures, tmp_path):

@@ -148,8 +148,8 @@ def test_a_broken_manifest_is_an_error(written, text):
     [
         ("train_x", torch.full((12, 2, 4, 4), 1.5), "expected raw images in"),
         ("heldout_x", torch.full((5, 2, 4, 4), -0.1), "expected raw images in"),
-        ("train_y", torch.full((12,), 3), "labels in 0 .. 2"),
-        ("heldout_y", torch.full((5,), -1), "labels in 0 .. 2"),
+        ("train_y", torch.full((12,), 3), "expected whole numbers, 0 to 2"),
+        ("heldout_y", torch.full((5,), -1), "expected whole numbers, 0 to 2"),
         ("train_y", torch.zeros(11, dtype=torch.int64), "expected 12 labels"),
     ],
 )

@@ -1,5 +1,6 @@
 """Samples from seeds: sample i is a function of (seed, i), whatever the batches; labels; the evaluator."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,41 @@ def test_labels_outside_the_classes_are_named():
     for labels, found in (([0, 5], r"of which \[5\]"), ([-1], r"of which \[-1\]"), ([], "Found no labels")):
         with pytest.raises(ValueError, match=found):
             check_labels(labels, 5)
+
+
+def test_a_number_is_a_label_and_a_text_is_a_name_also_where_names_are_numbers():
+    names = ["1", "2", "10"]
+    assert check_labels([1, "1", 2, "2", "10"], 3, names).tolist() == [1, 0, 2, 1, 2]
+    assert check_labels(np.array(names), 3, names).tolist() == [0, 1, 2]
+    for label in (10, "0", "3"):  # no label, no names
+        with pytest.raises(ValueError, match=r"expected classes 0 to 2|is the name of no class"):
+            check_labels([label], 3, names)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("crane", r"labels\[0\]='crane' is ambiguous: the labels 1, 3 are called so"),
+        ("rign", r"'rign' is the name of no class: close are 'ring' \(0\)"),
+        ("Ring", r"close are 'ring' \(0\)"),
+        ("cat", r"close are 'tabby cat' \(2\)"),
+        ("zebra", r"'zebra' is the name of no class; expected the name of a class, or its label"),
+        ("", r"'' is the name of no class;"),
+        (1.0, r"labels\[0\]=1.0; expected a whole number, or the name of a class"),
+        (True, r"labels\[0\]=True; expected"),
+        (None, r"labels\[0\]=None; expected"),
+        (b"ring", r"labels\[0\]=b'ring'; expected"),
+    ],
+)
+def test_a_name_that_is_unknown_or_ambiguous_is_refused_with_those_close_to_it(label, said):
+    with pytest.raises(ValueError, match=said):
+        check_labels([label], 5, ["ring", "crane", "tabby cat", "crane"])
+
+
+def test_names_need_a_set_that_has_them():
+    assert check_labels([1], 3, None).tolist() == [1]
+    with pytest.raises(ValueError, match=r"'1': the names of the classes are not known; .* from 0 to 2"):
+        check_labels(["1"], 3, None)
 
 
 def test_every_index_is_in_exactly_one_batch():

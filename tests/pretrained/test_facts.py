@@ -47,7 +47,7 @@ def test_a_fact_that_is_missing_or_of_another_kind_is_named_with_its_file(export
     assert str(file) in str(stop.value)
 
 
-@pytest.mark.parametrize(("key", "value"), [("shape", [1, 16, 16]), ("num_classes", 3)])
+@pytest.mark.parametrize(("key", "value"), [("shape", [1, 16, 16]), ("num_classes", 12)])
 def test_data_unlike_the_networks_are_refused(exported, key, value):
     config = json.loads((exported / "config.json").read_text())
     config["data"][key] = value

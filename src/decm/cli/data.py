@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from decm.cli.class_names import names_from
 from decm.cli.images import load_image
 from decm.cli.progress import progress
-from decm.data.arrays import write_arrays
+from decm.data.arrays import check_place, write_arrays
 from decm.data.image_files import ImageFile, find_images
 from decm.data.manifest import MANIFEST
-from decm.flow.randomness import permutation
+from decm.data.raw import whole_labels
+from decm.data.split import split_by_class
 
 LARGEST = 2**32  # bytes of a set, which is held in memory
 
@@ -21,6 +24,7 @@ def task(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     if (out / MANIFEST).exists() and not cfg.overwrite:
         raise ValueError(f"{out} holds a data set already. Choose another folder, or set overwrite=true.")
+    check_place(out)
     if cfg.size < 1 or cfg.channels not in (1, 3):
         raise ValueError(f"size={cfg.size}, channels={cfg.channels}; expected 1 pixel or more, and 1 or 3 channels.")
     files, found, others = find_images(cfg.images, "images")
@@ -35,19 +39,26 @@ def task(cfg: DictConfig) -> None:
     classes = cfg.num_classes if cfg.num_classes is not None else found
     if classes < found:
         raise ValueError(f"num_classes={classes}, but {cfg.images} has {found} classes.")
+    labels = whole_labels(np.array([file.label for file in files]), f"{cfg.images}: labels", classes).tolist()
+    names = names_from(cfg.class_names, cfg.images)
+    if len(names or ()) > classes:
+        raise ValueError(f"class_names={cfg.class_names!r} has {len(names or ())} names, for {classes} classes.")
     check_size(len(files), cfg)
-    order = permutation(cfg.seed, "split", 0, len(files)).tolist()
+    rows_train, rows_heldout = split_by_class(labels, held, cfg.seed)
+    if not rows_heldout:
+        raise ValueError(f"Every class of {cfg.images} has a single image; expected a class that has two.")
+    if len(rows_heldout) < held:
+        print(f"heldout={cfg.heldout} would leave classes without training images: held out are {len(rows_heldout)}.")
     arrays: dict[str, Tensor] = {}
     with progress(out.name, len(files)) as advance:
-        for split, rows in (("heldout", order[:held]), ("train", order[held:])):
+        for split, rows in (("heldout", rows_heldout), ("train", rows_train)):
             arrays[f"{split}_x"] = read_images([files[row] for row in rows], cfg, advance)
-            arrays[f"{split}_y"] = torch.tensor([files[row].label for row in rows])
-    (out / MANIFEST).unlink(missing_ok=True)  # until all is there again
+            arrays[f"{split}_y"] = torch.tensor([labels[row] for row in rows])
     origin = f"images of {Path(cfg.images).name}, center crop to {cfg.size} as ADM"
-    manifest = write_arrays(out, arrays, out.name, classes, origin)
+    manifest = write_arrays(out, arrays, out.name, classes, origin, names)
     print(
-        f"{out}: {manifest.split['train']} images of {manifest.shape} and {held} held out, {classes} classes. Train on "
-        f"them with data=folder data.path={out}"
+        f"{out}: {manifest.split['train']} images of {manifest.shape} and {len(rows_heldout)} held out, "
+        f"{manifest.classes()}. Train on them with data=folder data.path={out}"
     )
 
 

@@ -5,18 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from decm.cli.class_names import names_from
 from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.progress import progress
 from decm.data.image_files import find_images, listing_hash
-from decm.data.index import DTYPES, read_index
+from decm.data.index import DTYPES, index_path, read_index
 from decm.data.latent_sets import Plan, Source, check_set, describe, finish_set, write_set
 from decm.data.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
 from decm.data.latents import latents_manifest
 from decm.data.manifest import Manifest
+from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
 
-WRITING = ("out", "num_classes", "record_size", "shard_records", "seed")
+WRITING = ("out", "num_classes", "class_names", "record_size", "shard_records", "seed")
 USES = {
     "encode": {*WRITING, "source", "weights", "kind", "autoencoder", "image_size", "latent", "dtype", "flip",
                "batch_size", "workers", "device"},
@@ -59,7 +62,7 @@ def encode(cfg: DictConfig) -> None:
     from decm.cli.encode import EncodedImages
     from decm.pretrained.decode import build_autoencoder
 
-    images, found, others = find_images(cfg.source)
+    images, _, others = find_images(cfg.source)
     if others and rank_and_world()[0] == 0:
         print(f"Skipped below {cfg.source}, as no images of a class: {others}.", flush=True)
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
@@ -73,8 +76,9 @@ def encode(cfg: DictConfig) -> None:
         "crop": "center, as ADM", "source_hash": listing_hash(images, cfg.source),
     }  # fmt: skip
     plan = _plan(
-        cfg, len(images), source.shape, cfg.dtype, found, cfg.flip, f"images of {Path(cfg.source).name}, encoded", extra
-    )
+        cfg, np.array([image.label for image in images]), source.shape, cfg.dtype, cfg.flip,
+        f"images of {Path(cfg.source).name}, encoded", extra, names_from(cfg.class_names, cfg.source),
+    )  # fmt: skip
     _write(Path(cfg.out), plan, source)
 
 
@@ -87,8 +91,8 @@ def import_(cfg: DictConfig) -> None:
         "latent": "as imported", "source_files": {path.name: path.stat().st_size for path in source.paths},
     }  # fmt: skip
     plan = _plan(
-        cfg, len(source.labels), source.shape, source.dtype, int(source.labels.max()) + 1, source.flip,
-        f"LightningDiT's latents of {Path(cfg.source).name}, imported", extra,
+        cfg, source.labels, source.shape, source.dtype, source.flip,
+        f"LightningDiT's latents of {Path(cfg.source).name}, imported", extra, names_from(cfg.class_names),
     )  # fmt: skip
     _write(Path(cfg.out), plan, source, source.statistics())
 
@@ -98,11 +102,18 @@ def _adopt(cfg: DictConfig) -> None:
     folder = Path(cfg.source)
     if Path(cfg.out).resolve() != folder.resolve():
         raise ValueError(f"{folder} holds tar shards, which are taken as they lie: set out={folder}.")
-    names = sorted(path.name for path in folder.glob("*.tar"))
-    classes = max(int(read_index(folder / name).labels.max()) for name in names) + 1
+    names, called = sorted(path.name for path in folder.glob("*.tar")), names_from(cfg.class_names)
+    indices = {name: read_index(folder / name) for name in names}
+    classes = _classes(cfg, np.concatenate([index.labels for index in indices.values()]))
+    for name, index in indices.items():
+        check_layout((len(index.labels), *index.shape), f"{folder / name}: latents", LATENT_CHANNELS)
+        whole_labels(index.labels, f"{folder / name}: labels", classes)
+        if not index.finite:
+            index_path(folder / name).unlink(missing_ok=True)  # so that a mended shard is read again
+            raise ValueError(f"{folder} has latents that are not finite, in {name}. Make them again.")
     manifest = describe(
-        folder, names, folder.name, cfg.num_classes or classes, f"tar shards of {folder.name}, as they lay",
-        {"latent": "as imported", "order": "as found, not permuted over the set"},
+        folder, names, folder.name, classes, f"tar shards of {folder.name}, as they lay",
+        {"latent": "as imported", "order": "as found, not permuted over the set"}, class_names=called,
     )  # fmt: skip
     manifest.write(folder)
     _say(folder, manifest)
@@ -110,8 +121,10 @@ def _adopt(cfg: DictConfig) -> None:
 
 def synth(cfg: DictConfig) -> None:
     """Make a small set out of random numbers."""
-    plan = synthetic_plan(Path(cfg.out).name, cfg.num, cfg.shape, cfg.num_classes or 10, cfg.dtype, cfg.flip, cfg.seed)
-    plan = replace(plan, record_size=cfg.record_size, shard_records=cfg.shard_records)
+    classes = 10 if cfg.num_classes is None else cfg.num_classes
+    plan = synthetic_plan(Path(cfg.out).name, cfg.num, cfg.shape, classes, cfg.dtype, cfg.flip, cfg.seed)
+    names = names_from(cfg.class_names) or plan.class_names
+    plan = replace(plan, record_size=cfg.record_size, shard_records=cfg.shard_records, class_names=names)
     _write(Path(cfg.out), plan, SyntheticLatents(plan.shape, plan.num_classes, plan.dtype, plan.flip, plan.seed))
 
 
@@ -126,13 +139,20 @@ def check(cfg: DictConfig) -> None:
 
 
 def _plan(
-    cfg: DictConfig, samples: int, shape: tuple[int, int, int], dtype: str, classes: int, flip: bool, origin: str,
-    extra: dict[str, Any],
+    cfg: DictConfig, labels: np.ndarray, shape: tuple[int, int, int], dtype: str, flip: bool, origin: str,
+    extra: dict[str, Any], names: tuple[str, ...] | None,
 ) -> Plan:  # fmt: skip
+    """The plan of a set of these labels [N]. Raises ValueError if some are no classes."""
+    classes = _classes(cfg, labels)
+    whole_labels(labels, f"{cfg.source}: labels", classes)
     return Plan(
-        Path(cfg.out).name, samples, shape, dtype, cfg.num_classes or classes, flip, origin, extra, cfg.record_size,
-        cfg.shard_records, cfg.seed,
+        Path(cfg.out).name, len(labels), shape, dtype, classes, flip, origin, extra, cfg.record_size,
+        cfg.shard_records, cfg.seed, names,
     )  # fmt: skip
+
+
+def _classes(cfg: DictConfig, labels: np.ndarray) -> int:
+    return int(labels.max()) + 1 if cfg.num_classes is None else int(cfg.num_classes)
 
 
 def _write(
@@ -158,3 +178,4 @@ def _say(folder: Path, manifest: Manifest) -> None:
         f"{folder}: {manifest.split['train']} latents of {tuple(manifest.shape)}, {manifest.num_classes} classes, "
         f"{len(manifest.extra['shards'])} shards. Train on them with data=latents data.path={folder}"
     )
+    print(f"Labels: {manifest.classes()}.")

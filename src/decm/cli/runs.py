@@ -11,7 +11,7 @@ import yaml
 
 from decm.cli.launch import tell, told
 from decm.cli.locks import lock
-from decm.report.run_files import COMMANDS
+from decm.report.run_files import COMMANDS, DATA
 from decm.training.durable import write_text
 
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
@@ -137,6 +137,11 @@ def note_command(folder: Path, overrides: Sequence[str]) -> None:
     """Write down when and how the run of a folder is started, this time too."""
     with (folder / COMMANDS).open("a") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(['decm', 'train', *overrides])}\n")
+
+
+def note_data(folder: Path, facts: dict[str, Any]) -> None:
+    """Write down what the data of a run are (`Manifest.facts`), so that its page can name their classes."""
+    write_text(folder / DATA, json.dumps(facts, indent=2) + "\n")
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def wanted_labels(generator: Generator, cfg: DictConfig) -> tuple[Tensor, int]:
         return torch.zeros(PointsPainter.columns, dtype=torch.int64), PointsPainter.columns
     if classes == 0:
         return torch.zeros(10 * cfg.rows, dtype=torch.int64), 10
-    wanted = check_labels(list(range(classes)) if cfg.labels is None else list(cfg.labels), classes)
+    given = list(range(classes)) if cfg.labels is None else list(cfg.labels)
+    wanted = check_labels(given, classes, generator.manifest.class_names)
     return wanted.repeat(cfg.rows), len(wanted)
 
 

@@ -1,6 +1,7 @@
 """Types of the settings of verbs that take a checkpoint; see schema.py."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -9,7 +10,7 @@ from omegaconf import MISSING
 class Sample:
     checkpoint: str = MISSING
     nfe: int = MISSING
-    labels: list[int] | None = None
+    labels: list[Any] | None = None
     rows: int = MISSING
     seed: int = MISSING
     sampler: str | None = None

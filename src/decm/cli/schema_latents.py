@@ -25,6 +25,7 @@ class Latents:
     num: int = MISSING
     shape: list[int] = MISSING
     num_classes: int | None = None
+    class_names: str | None = None
     record_size: int = MISSING
     shard_records: int = MISSING
     seed: int = MISSING
@@ -39,6 +40,7 @@ class Images:
     channels: int = MISSING
     heldout: float = MISSING
     num_classes: int | None = None
+    class_names: str | None = None
     seed: int = MISSING
     overwrite: bool = MISSING
     debug: bool = MISSING

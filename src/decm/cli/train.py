@@ -18,7 +18,7 @@ from decm.cli.fit import fit
 from decm.cli.launch import is_first
 from decm.cli.locks import unlock
 from decm.cli.report_page import try_page
-from decm.cli.runs import metric, note_command, open_folder, work, write_results
+from decm.cli.runs import metric, note_command, note_data, open_folder, work, write_results
 from decm.cli.scores import code_version, costs, figures, score_models
 from decm.cli.stored import forget, stored
 from decm.cli.sweep_job import apart, earlier, job_folder, leave_orphaned, note, wants_processes
@@ -80,6 +80,8 @@ def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None
     Each process generates its share of the samples, the first one scores and writes.
     """
     dataset = build_dataset(cfg)
+    if is_first():
+        note_data(folder, dataset.manifest.facts())
     bench = build_bench(cfg, dataset)
     check_warm_start(cfg, folder)
     source = obtain(cfg, dataset, fit_teacher)

@@ -1,17 +1,25 @@
 """Data sets that fit in memory: two splits of states and labels, from a package or from a folder of one's own."""
 
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from decm.data.manifest import Manifest, content_hash, read_manifest
+from decm.data.manifest import MANIFEST, Manifest, checked, content_hash, named, read_manifest
+from decm.data.raw import raw_pictures, whole_labels
+from decm.data.split import gaps
 from decm.flow.randomness import permutation
 
 ARRAYS = "arrays.safetensors"
 KEYS = ("train_x", "train_y", "heldout_x", "heldout_y")
+log = logging.getLogger(__name__)
 
 
 class ArrayDataset:
@@ -60,6 +68,7 @@ def digits(heldout: int = 300, split_seed: int = 0) -> ArrayDataset:
         name="digits", shape=(1, 8, 8), num_classes=10, mean=(0.5,), std=(0.5,),
         split={"train": len(train), "heldout": heldout, "seed": split_seed},
         content_hash=content_hash(x, y), origin="sklearn.datasets.load_digits (UCI optical digits, test part)",
+        class_names=tuple(map(str, range(10))),
     )  # fmt: skip
     return ArrayDataset(dict(zip(KEYS, (x[train], y[train], x[held], y[held]), strict=True)), manifest)
 
@@ -70,39 +79,80 @@ def folder(path: str) -> ArrayDataset:
     file = Path(path) / ARRAYS
     if not file.is_file():
         raise ValueError(f"{path} has a manifest but no {ARRAYS}. Prepare it again with decm.data.arrays.write_arrays.")
-    arrays = load_file(file)
-    if content_hash(*(arrays[key] for key in KEYS)) != manifest.content_hash:
+    try:
+        arrays = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({error}). Copy it again or prepare it again.") from error
+    if set(arrays) != set(KEYS) or content_hash(*(arrays[key] for key in KEYS)) != manifest.content_hash:
         raise ValueError(f"{file} is not what its manifest describes (content hash differs). Prepare it again.")
+    for split in ("train", "heldout"):
+        x, y = arrays[f"{split}_x"], f"{split}_y"
+        if tuple(x.shape[1:]) != tuple(manifest.shape) or not bool(x.isfinite().all()):
+            raise ValueError(
+                f"{file}: {split}_x has the shape {list(x.shape)} or values that are not finite; expected finite "
+                f"states of the manifest's shape {list(manifest.shape)}. Prepare it again."
+            )
+        arrays[y] = torch.from_numpy(whole_labels(arrays[y], f"{file}: {y}", manifest.num_classes))
     return ArrayDataset(arrays, manifest)
 
 
-def write_arrays(path: str | Path, arrays: dict[str, Tensor], name: str, num_classes: int, origin: str) -> Manifest:
-    """Write raw images in [0, 1] (train_x, heldout_x [N, C, H, W]) and labels as a data set that `folder` reads.
+def write_arrays(
+    path: str | Path, arrays: Mapping[str, Tensor | np.ndarray], name: str, num_classes: int, origin: str,
+    class_names: Sequence[str] | None = None,
+) -> Manifest:  # fmt: skip
+    """Write raw images and labels (train_x, train_y, heldout_x, heldout_y) as a data set that `folder` reads.
 
-    States are normalized by the training split's mean and standard deviation per channel.
-    Raises ValueError for missing splits, pixels outside [0, 1] or labels outside 0 .. num_classes - 1.
+    Images are tensors or numpy arrays [N, C, H, W]: floats in [0, 1], or uint8 pixels 0 to 255. Labels are whole
+    numbers of any type, [N] or [N, 1], in 0 .. num_classes - 1 (num_classes=0: unconditional, all are 0), and
+    `class_names` what label 0, 1, ... is called. States are normalized by the training split's mean and standard
+    deviation per channel. Classes without a picture in one of the parts are logged as a warning. Raises ValueError for
+    anything else before a file is written; a set that is there is replaced when the new one is complete.
     """
+    check_place(Path(path))
     if set(arrays) != set(KEYS):
-        raise ValueError(f"Found splits {sorted(arrays)}; expected exactly {', '.join(KEYS)}.")
-    for split in ("train", "heldout"):
-        x, y = arrays[f"{split}_x"], arrays[f"{split}_y"]
-        if x.min() < 0 or x.max() > 1:
-            raise ValueError(f"{split}_x lies in [{x.min():.3g}, {x.max():.3g}]; expected raw images in [0, 1].")
-        if len(x) != len(y) or y.min() < 0 or y.max() >= max(1, num_classes):
-            raise ValueError(f"{split}_y: expected {len(x)} labels in 0 .. {num_classes - 1}.")
-    mean = arrays["train_x"].mean((0, 2, 3))
-    std = arrays["train_x"].std((0, 2, 3)).clamp(min=1e-6)
-    normalized = {
-        key: ((value - mean[:, None, None]) / std[:, None, None]).float().contiguous() if key.endswith("x") else value
-        for key, value in arrays.items()
-    }
-    manifest = Manifest(
-        name=name, shape=tuple(arrays["train_x"].shape[1:]), num_classes=num_classes,  # type: ignore[arg-type]
+        raise ValueError(f"Found splits {sorted(map(str, arrays))}; expected exactly {', '.join(KEYS)}.")
+    for what, value, kind in (("name", name, str), ("origin", origin, str), ("num_classes", num_classes, Integral)):
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{what}={value!r}; expected {'a text' if kind is str else 'a whole number'}.")
+    pictures = raw_pictures(arrays, ("train_x", "heldout_x"))
+    labels = {key: whole_labels(arrays[key], key, int(num_classes)) for key in ("train_y", "heldout_y")}
+    for x, y in (("train_x", "train_y"), ("heldout_x", "heldout_y")):
+        if len(pictures[x]) != len(labels[y]):
+            raise ValueError(f"{y} has {len(labels[y])} labels; expected {len(pictures[x])} labels, one a picture.")
+    train = pictures["train_x"]
+    mean = train.mean((0, 2, 3))
+    std = train.std((0, 2, 3), correction=min(1, train[:, 0].numel() - 1)).clamp(min=1e-6)
+    prepared = {key: ((x - mean[:, None, None]) / std[:, None, None]).contiguous() for key, x in pictures.items()}
+    prepared |= {key: torch.from_numpy(y) for key, y in labels.items()}
+    manifest = checked(Manifest(
+        name=name, shape=tuple(train.shape[1:]), num_classes=int(num_classes),  # type: ignore[arg-type]
         mean=tuple(mean.tolist()), std=tuple(std.tolist()),
-        split={"train": len(arrays["train_x"]), "heldout": len(arrays["heldout_x"])},
-        content_hash=content_hash(*(normalized[key] for key in KEYS)), origin=origin,
-    )  # fmt: skip
-    Path(path).mkdir(parents=True, exist_ok=True)
-    save_file(normalized, Path(path) / ARRAYS)
-    manifest.write(Path(path))
+        split={"train": len(train), "heldout": len(pictures["heldout_x"])},
+        content_hash=content_hash(*(prepared[key] for key in KEYS)), origin=origin,
+        class_names=named(class_names),
+    ))  # fmt: skip
+    _replace(Path(path), prepared, manifest)
+    for sentence in gaps(labels["train_y"], labels["heldout_y"], manifest.labels()):
+        log.warning("%s", sentence)
     return manifest
+
+
+def check_place(folder: Path) -> None:
+    """Raise ValueError where `write_arrays` cannot make a folder, or would replace a set of another kind."""
+    if next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder).is_file():
+        raise ValueError(f"{folder} cannot be made: it is a file, or lies below one. Choose another folder.")
+    if (folder / MANIFEST).exists() and not (folder / ARRAYS).exists():
+        raise ValueError(f"{folder} holds a set of another kind ({MANIFEST} without {ARRAYS}). Choose another folder.")
+
+
+def _replace(folder: Path, arrays: dict[str, Tensor], manifest: Manifest) -> None:
+    """Write arrays and manifest, in place of the set that is there only when the new arrays are complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{ARRAYS}.{os.getpid()}.part"
+    try:
+        save_file(arrays, part)
+        (folder / MANIFEST).unlink(missing_ok=True)  # until both are there again
+        part.replace(folder / ARRAYS)
+    finally:
+        part.unlink(missing_ok=True)
+    manifest.write(folder)

@@ -38,8 +38,8 @@ class ImageFile:
 def find_images(source: str | Path, setting: str = "source") -> tuple[list[ImageFile], int, str]:
     """(images in the order of their names, number of classes, what else lies there) below `source`.
 
-    Classes are its folders, by name. Raises ValueError, with the name of the setting, for a folder without images, one
-    of a class too, and for tar shards without labels.
+    Classes are its folders, in the order of `class_folders`. Raises ValueError, with the name of the setting, for a
+    folder without images, one of a class too, and for tar shards without labels.
     """
     root = Path(source)
     if not root.is_dir():
@@ -59,9 +59,22 @@ def find_images(source: str | Path, setting: str = "source") -> tuple[list[Image
     return images, classes, others
 
 
+def class_folders(source: str | Path) -> tuple[str, ...] | None:
+    """The names of the classes by label, those of the folders in `source`; None for tar shards, which have none.
+
+    Names that are all whole numbers are in the order of the numbers, any others in that of their characters.
+    """
+    root = Path(source)
+    if any(_seen(path.name) for path in root.glob("*.tar")):
+        return None
+    names = sorted(entry.name for entry in os.scandir(root) if _seen(entry.name) and entry.is_dir())
+    numbers = all(name.isascii() and name.isdecimal() for name in names)
+    return tuple(sorted(names, key=int) if numbers else names)
+
+
 def _in_folders(root: Path, setting: str) -> tuple[list[ImageFile], int, str]:
     entries = sorted((entry for entry in os.scandir(root) if _seen(entry.name)), key=lambda entry: entry.name)
-    classes = [entry.name for entry in entries if entry.is_dir()]
+    classes = class_folders(root) or ()
     skipped = Counter(_suffix(entry.name) for entry in entries if not entry.is_dir())
     images, empty = [], []
     for label, name in enumerate(classes):

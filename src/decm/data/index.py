@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from decm.data.raw import whole_labels
+
 LATENTS = ("latents.npy", "latent.npy")
 FLIPPED = ("latents_flip.npy", "latent_flip.npy")
 LABELS = ("labels.npy", "label.npy", "cls")
@@ -217,7 +219,7 @@ def _record(
             f"(64 samples), or {LATENTS[1]} and {LABELS[1]} or {LABELS[2]} (one sample)."
         )
     x = found[0] if LATENTS[0] in group else found[0][None]
-    y = label[0].reshape(-1).astype(np.int64)
+    y = whole_labels(np.atleast_1d(label[0]), f"Shard {shard}, record {key!r}: labels")
     if x.ndim != 4 or len(x) != len(y) or (flipped is not None and flipped[0].size != x.size):
         raise ValueError(f"Shard {shard}, record {key!r}: latents {x.shape} do not go with {len(y)} labels.")
     mirrored = flipped[0].reshape(x.shape) if flipped is not None else None

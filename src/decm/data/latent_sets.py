@@ -12,7 +12,7 @@ import numpy as np
 
 from decm.data.index import ShardIndex, read_index, scan
 from decm.data.latents import latents_manifest, shard_paths
-from decm.data.manifest import Manifest
+from decm.data.manifest import MANIFEST, Manifest, checked
 from decm.data.shards import Record, is_finished, write_shard
 from decm.flow.randomness import permutation
 
@@ -36,8 +36,14 @@ class Plan:
     record_size: int = 64
     shard_records: int = 128
     seed: int = 0  # of the permutation over the whole set
+    class_names: tuple[str, ...] | None = None  # of the manifest
 
     def __post_init__(self) -> None:
+        if self.num_classes < 0 or len(self.class_names or ()) > self.num_classes:
+            raise ValueError(
+                f"num_classes={self.num_classes} and {len(self.class_names or ())} class names; expected 0 classes "
+                "(unconditional) or more, and at most one name a class."
+            )
         if min(self.samples, self.record_size, self.shard_records) < 1:
             raise ValueError(
                 f"A set of {self.samples} samples, {self.record_size} a record, {self.shard_records} records a shard: "
@@ -68,9 +74,24 @@ class Source(Protocol):
 def write_set(folder: Path, plan: Plan, source: Source, rank: int, world_size: int, progress: Progress) -> list[str]:
     """Write this rank's shards that are not finished yet; returns the names of those that were. See `finish_set`.
 
-    Raises ValueError if the folder holds a set of another plan, and for a latent that is not finite.
+    Raises ValueError if the folder holds another set, and for a latent that is not finite. Then shards that are
+    complete stay, for a start with a mended source; where there is none, nothing does.
     """
+    there = folder.exists()
     _claim(folder, plan)
+    try:
+        return _write_shards(folder, plan, source, rank, world_size, progress)
+    except ValueError:
+        if world_size == 1 and not any(folder.glob("*.tar")):
+            (folder / PLAN).unlink()
+            if not there:
+                folder.rmdir()
+        raise
+
+
+def _write_shards(
+    folder: Path, plan: Plan, source: Source, rank: int, world_size: int, progress: Progress
+) -> list[str]:
     kept = []
     for k, (name, rows) in enumerate(plan.shards()):
         if k % world_size != rank:
@@ -85,11 +106,15 @@ def write_set(folder: Path, plan: Plan, source: Source, rank: int, world_size: i
 
 def _claim(folder: Path, plan: Plan) -> None:
     """Leave the plan in the folder, or raise ValueError if another one is there."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} cannot be made: it is a file, or lies below one. Choose another `out`.") from error
     text, path = json.dumps(asdict(plan), indent=2) + "\n", folder / PLAN
     begun = any(folder.glob("*.tar"))  # looked at before the plan, which other ranks write before their shards
     if path.is_file():
         stored, wanted = json.loads(path.read_text()), json.loads(text)
+        stored.setdefault("class_names", wanted["class_names"])  # a plan of an earlier version has none
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
         if differing:
             raise ValueError(
@@ -99,6 +124,8 @@ def _claim(folder: Path, plan: Plan) -> None:
         return
     if begun:
         raise ValueError(f"{folder} holds shards without a {PLAN}. Choose another `out`, or delete them.")
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} holds another data set: it has a {MANIFEST}, no {PLAN}. Choose another `out`.")
     part = path.with_name(f"{PLAN}.{os.getpid()}.part")
     part.write_text(text)
     part.replace(path)
@@ -132,14 +159,14 @@ def finish_set(
     if not all((folder / name).is_file() for name in names):
         return None
     extra = {"order_seed": plan.seed, "record_size": plan.record_size, **plan.extra}
-    manifest = describe(folder, names, plan.name, plan.num_classes, plan.origin, extra, statistics)
+    manifest = describe(folder, names, plan.name, plan.num_classes, plan.origin, extra, statistics, plan.class_names)
     manifest.write(folder)
     return manifest
 
 
 def describe(
     folder: Path, names: Sequence[str], name: str, num_classes: int, origin: str, extra: dict[str, Any],
-    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None, class_names: tuple[str, ...] | None = None,
 ) -> Manifest:  # fmt: skip
     """The manifest of the shards `names`, from their indices."""
     indices = [read_index(folder / shard) for shard in names]
@@ -158,12 +185,12 @@ def describe(
         for shard, index in zip(names, indices, strict=True)
     ]  # fmt: skip
     facts = {"kind": "latents", "dtype": dtype, "flip": flip, "statistics": "given" if statistics else "whole set"}
-    return Manifest(
+    return checked(Manifest(
         name, shape, num_classes, tuple(map(float, mean)), tuple(map(float, std)),
         {"train": sum(len(index.labels) for index in indices)},
         hashlib.sha256("".join(index.sha256 for index in indices).encode()).hexdigest(), origin,
-        {**facts, **extra, "shards": shards},
-    )  # fmt: skip
+        {**facts, **extra, "shards": shards}, class_names,
+    ))  # fmt: skip
 
 
 def own_statistics(indices: Sequence[ShardIndex]) -> tuple[list[float], list[float]]:
@@ -207,6 +234,7 @@ def check_set(folder: Path, progress: Progress) -> dict[str, Any]:
     return {
         "samples": len(labels), "shape": tuple(manifest.shape), "dtype": manifest.extra["dtype"],
         "flipped copies": manifest.extra["flip"], "shards": len(indices), "classes": manifest.num_classes,
+        "class names": manifest.classes(),
         "samples a class": f"{per_class.min()} to {per_class.max()}", "statistics off by": f"{off:.1e} std",
         "content hash": manifest.content_hash, "origin": manifest.origin,
     }  # fmt: skip

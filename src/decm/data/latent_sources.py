@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from decm.data.latent_sets import Plan, finish_set, write_set
 from decm.data.latents import LatentDataset
 from decm.data.manifest import MANIFEST
+from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
 from decm.data.shards import Record
 from decm.flow.randomness import normal
 
@@ -25,7 +26,8 @@ class LightningDiTLatents:
     """The shards that LightningDiT's extraction writes: `latents`, `latents_flip` [n, C, H, W] and `labels` [n].
 
     Rows count over the files in the order of their names. Raises ValueError for a folder without them, files that
-    cannot be read, and tensors of different shapes or of another type than float16 or float32.
+    cannot be read, tensors of different shapes or of another type than float16 or float32, and labels that are not
+    whole numbers [n] or [n, 1].
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -40,7 +42,7 @@ class LightningDiTLatents:
             if missing:
                 raise ValueError(f"{path} has no {' and '.join(sorted(missing))}; expected {', '.join(KEYS)}.")
             self._keys = [key for key in KEYS[:2] if key in file.keys()]  # noqa: SIM118 (not a dict)
-            labels.append(file.get_tensor("labels").reshape(-1).to(torch.int64).numpy())
+            labels.append(whole_labels(file.get_tensor("labels"), f"{path}: labels"))
             slices = {key: file.get_slice(key) for key in self._keys}
             kinds |= {(tuple(s.get_shape()[1:]), s.get_dtype(), len(slices)) for s in slices.values()}
             short = [key for key, s in slices.items() if s.get_shape()[0] != len(labels[-1])]
@@ -51,8 +53,11 @@ class LightningDiTLatents:
         (shape, dtype, _), *others = kinds
         if others or dtype not in DTYPES or len(shape) != 3:
             raise ValueError(f"{str(folder)!r} holds latents of {sorted(kinds)}; expected one kind, F16 or F32.")
+        check_layout((sum(map(len, labels)), *shape), f"{self.folder}: latents", LATENT_CHANNELS)
         self.shape, self.dtype, self.flip = shape, DTYPES[dtype], len(self._keys) == 2
         self.labels = np.concatenate(labels)
+        if not len(self.labels):
+            raise ValueError(f"{str(folder)!r} holds no latents: its files have no rows.")
         self._first = np.cumsum([0, *map(len, labels)])
 
     @staticmethod
@@ -115,11 +120,17 @@ class SyntheticLatents:
 def synthetic_plan(
     name: str, num: int, shape: Sequence[int], num_classes: int, dtype: str, flip: bool, seed: int = 0
 ) -> Plan:
-    """The plan of a synthetic set, marked as such. Raises ValueError unless `shape` is (C, H, W)."""
+    """The plan of a synthetic set, marked as such, of classes class_0, class_1, ...
+
+    Raises ValueError unless `shape` is (C, H, W).
+    """
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"shape={list(shape)}: expected [channels, height, width].")
     C, H, W = map(int, shape)
-    return Plan(name, num, (C, H, W), dtype, num_classes, flip, "synthetic", {"synthetic": True}, seed=seed)
+    names = tuple(f"class_{k}" for k in range(num_classes)) or None
+    return Plan(
+        name, num, (C, H, W), dtype, num_classes, flip, "synthetic", {"synthetic": True}, seed=seed, class_names=names
+    )
 
 
 def synthetic_latents(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,11 @@ LATENTS_ADVICE = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """Facts about a data set. States are x = (raw - mean) / std per channel, where raw images lie in [0, 1]."""
+    """Facts about a data set. States are x = (raw - mean) / std per channel, where raw images lie in [0, 1].
+
+    `class_names` are those of the labels 0, 1, ..., as far as they have one; None: unknown. The content hash is of
+    states and labels, which are all that training reads: names may be corrected without making other data.
+    """
 
     name: str
     shape: tuple[int, int, int]  # (C, H, W) of a state
@@ -32,6 +37,22 @@ class Manifest:
     content_hash: str
     origin: str
     extra: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+
+    def labels(self) -> list[str]:
+        """What each label is called in messages, its number where it has no name; [] for an unconditional set."""
+        names = self.class_names or ()
+        return [*map(printable, names), *(f"label {k}" for k in range(len(names), self.num_classes))]
+
+    def classes(self, most: int = 12) -> str:
+        """`3 classes (0: cat, 1: dog, 2: -)`: labels with their names, the middle left out where there are many."""
+        names = self.class_names or ()
+        if not self.num_classes or not names:
+            return f"{self.num_classes} classes without names" if self.num_classes else "no classes"
+        shown = [f"{k}: {printable(names[k]) if k < len(names) else '-'}" for k in range(self.num_classes)]
+        if len(shown) > most:
+            shown = [*shown[: most // 2], "...", *shown[-(most // 2) :]]
+        return f"{self.num_classes} classes ({', '.join(shown)})"
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
@@ -79,13 +100,27 @@ def read_manifest(folder: str | Path, advice: str = ADVICE) -> Manifest:
 
 def manifest_of(facts: dict[str, Any]) -> Manifest:
     """The manifest of plain facts. Raises ValueError, TypeError or KeyError for what cannot be."""
-    manifest = Manifest(**{**facts, **{key: tuple(facts[key]) for key in ("shape", "mean", "std")}})
-    _check(manifest)
-    return manifest
+    tuples = {key: tuple(facts[key]) for key in ("shape", "mean", "std")}
+    return checked(Manifest(**{**facts, **tuples, "class_names": named(facts.get("class_names"))}))
 
 
-def _check(manifest: Manifest) -> None:
-    """Raise ValueError or TypeError for a fact that cannot be."""
+def named(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names of classes as a manifest has them. Raises ValueError for what is no list of texts."""
+    if names is not None and (
+        not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(n, str) and n for n in names)
+    ):
+        raise ValueError(f"class_names is {names!r}; expected a list of names, the first of label 0")
+    return tuple(map(str, names)) if names else None
+
+
+def printable(name: str) -> str:
+    """A name in one line, at most 40 characters of it."""
+    shown = name if name.isprintable() else ascii(name)[1:-1]
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+def checked(manifest: Manifest) -> Manifest:
+    """The manifest. Raises ValueError or TypeError for a fact that cannot be."""
     C, H, W = manifest.shape
     if min(C, H, W) < 1 or manifest.num_classes < 0:
         raise ValueError(
@@ -97,6 +132,12 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"{name} is {list(values)}; expected {C} finite numbers, one a channel")
     if min(manifest.std) <= 0:
         raise ValueError(f"std is {list(manifest.std)}; expected numbers above 0")
+    if len(manifest.class_names or ()) > manifest.num_classes:
+        raise ValueError(
+            f"class_names has {len(manifest.class_names or ())} names, for {manifest.num_classes} classes; expected "
+            "at most one a class"
+        )
+    return manifest
 
 
 def content_hash(*tensors: Tensor) -> str:

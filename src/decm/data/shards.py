@@ -31,14 +31,18 @@ def write_shard(shard: Path, records: Iterable[Record], first: int = 0) -> Shard
     from webdataset.writer import TarWriter
 
     part = shard.with_name(shard.name + ".part")
-    with part.open("wb") as file:
-        with TarWriter(file, encoder=False, mtime=0) as writer:
-            for number, (latents, flipped, labels) in enumerate(records, first):
-                members = {LATENTS[0]: latents, FLIPPED[0]: flipped, LABELS[0]: labels}
-                arrays = {name: _npy(array) for name, array in members.items() if array is not None}
-                writer.write({"__key__": f"{number:08d}", **arrays})
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with part.open("wb") as file:
+            with TarWriter(file, encoder=False, mtime=0) as writer:
+                for number, (latents, flipped, labels) in enumerate(records, first):
+                    members = {LATENTS[0]: latents, FLIPPED[0]: flipped, LABELS[0]: labels}
+                    arrays = {name: _npy(array) for name, array in members.items() if array is not None}
+                    writer.write({"__key__": f"{number:08d}", **arrays})
+            file.flush()
+            os.fsync(file.fileno())
+    except ValueError:  # a record was refused
+        part.unlink()
+        raise
     index = scan(part)
     index.save(shard)
     part.replace(shard)

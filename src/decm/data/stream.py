@@ -14,6 +14,7 @@ from torch import Tensor
 from decm.data.index import CONTINUE, FLIPPED, LABELS, LATENTS, DamagedShardError, parse_npy
 from decm.data.latents import latents_manifest, shard_paths
 from decm.data.loader import IndexLoader
+from decm.data.raw import whole_labels
 from decm.flow.randomness import permutation, uniform
 
 BUFFER = 1024  # samples of a shard among which the next one is drawn
@@ -106,7 +107,8 @@ class StreamedLatents:
             if not (latents and labels) or (self.flip and not flipped):
                 raise ValueError(f"record {record['__key__']!r} lacks latents or labels, it has {sorted(record)}")
             shape = (-1, *self.manifest.shape)
-            y = [int(record[labels])] if labels == "cls" else parse_npy(record[labels])[0].reshape(-1).tolist()
+            label = np.array(int(record[labels])) if labels == "cls" else parse_npy(record[labels])[0]
+            y = whole_labels(np.atleast_1d(label), f"record {record['__key__']!r}: labels").tolist()
             x = parse_npy(record[latents])[0].reshape(shape)
             mirrored = parse_npy(record[flipped])[0].reshape(shape) if self.flip else None
             if len(x) != len(y) or (mirrored is not None and len(mirrored) != len(x)):

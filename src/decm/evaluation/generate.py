@@ -1,6 +1,9 @@
 """Samples from seeds: sample i has its noise, its renoising and its label from (seed, i) alone."""
 
+import operator
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +19,54 @@ def balanced_labels(num: int, num_classes: int) -> Tensor:
     return torch.arange(num) % max(1, num_classes)
 
 
-def check_labels(labels: Sequence[int], num_classes: int) -> Tensor:
-    """The labels as a tensor [N]. Raises ValueError for one outside 0 .. num_classes - 1."""
-    wrong = [label for label in labels if not 0 <= label < max(1, num_classes)]
-    if wrong or not labels:
-        found = f"labels={list(labels)}, of which {wrong} are no classes" if wrong else "no labels"
+def check_labels(labels: Sequence[Any], num_classes: int, class_names: Sequence[str] | None = None) -> Tensor:
+    """The labels as a tensor [N]: a whole number is a label itself, a text the label of the class of that name.
+
+    So where names are numbers, 2 is the third class, and "2" the one that is called 2. Raises ValueError for anything
+    else, a label outside 0 .. num_classes - 1, and a name that no class has or several have.
+    """
+    numbers = [_label(f"labels[{k}]", label, num_classes, class_names or ()) for k, label in enumerate(labels)]
+    wrong = [label for label in numbers if not 0 <= label < max(1, num_classes)]
+    if wrong or not numbers:
+        found = f"labels={numbers}, of which {wrong} are no classes" if wrong else "no labels"
         raise ValueError(f"Found {found}; expected classes 0 to {max(1, num_classes) - 1}.")
-    return torch.tensor(labels, dtype=torch.int64)
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def _label(key: str, label: Any, num_classes: int, class_names: Sequence[str]) -> int:
+    if not isinstance(label, str):
+        try:
+            if not isinstance(label, bool):
+                return operator.index(label)
+        except TypeError:
+            pass
+        raise ValueError(f"{key}={label!r}; expected a whole number, or the name of a class.")
+    found = [k for k, name in enumerate(class_names) if name == label]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"{key}={label!r} is ambiguous: the labels {', '.join(map(str, found))} are called so. Pass one of them."
+        )
+    if not class_names:
+        raise ValueError(
+            f"{key}={label!r}: the names of the classes are not known; expected a whole number, a label from 0 to "
+            f"{max(1, num_classes) - 1}."
+        )
+    raise ValueError(
+        f"{key}={label!r} is the name of no class{_close(label, class_names)}; expected the name of a class, or "
+        "its label, a whole number."
+    )
+
+
+def _close(label: str, class_names: Sequence[str]) -> str:
+    """`: close are 'cat' (3), 'cats' (7)`; the names that contain the text, or are spelled almost like it."""
+    folded = [name.casefold() for name in class_names]
+    wanted = label.casefold()
+    alike = dict.fromkeys(get_close_matches(wanted, folded, 5))
+    alike |= {name: None for name in folded if wanted and wanted in name}
+    found = [(class_names[k], k) for name in alike for k, other in enumerate(folded) if other == name]
+    return f": close are {', '.join(f'{name!r} ({k})' for name, k in found[:5])}" if found else ""
 
 
 @torch.no_grad()  # not inference_mode: a network that is sharded keeps the tensors it gathers, and trains on

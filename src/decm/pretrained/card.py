@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from decm.data.manifest import manifest_of
 from decm.evaluation.titles import TITLES
 
 USE = """```python
@@ -20,7 +21,7 @@ wrong or biased in its data. How often it copies a training image is told where 
 def card(config: dict[str, Any]) -> str:
     """README.md of a config.json."""
     data, training = config["data"], config["training"]
-    classes = f"{data['num_classes']} classes" if data["num_classes"] else "no classes"
+    classes = classes_of(data)
     latents = data["extra"].get("kind") == "latents"
     head = "---\nlibrary_name: decm\ntags: [flow-matching, few-step, image-generation]\nlicense: apache-2.0\n---\n"
     what = (
@@ -39,6 +40,12 @@ def card(config: dict[str, Any]) -> str:
         f"Written by decm {config['code_version']}.\n",
     ]
     return "\n".join(sections)
+
+
+def classes_of(data: dict[str, Any]) -> str:
+    """How many classes the data have and what they are called; names stand as code, where nothing in them is markup."""
+    count, _, names = manifest_of(data).classes().partition(" (")
+    return f"{count} (`{names[:-1].replace('`', chr(39))}`)" if names else count
 
 
 def results_table(results: dict[str, Any] | None) -> str:
@@ -61,6 +68,8 @@ def results_table(results: dict[str, Any] | None) -> str:
 def example(data: dict[str, Any]) -> str:
     """A call that this model can answer."""
     what = "labels=[0, 1]" if data["num_classes"] > 1 else "num=2"
+    if data["num_classes"] > 1 and len(data.get("class_names") or ()) > 1:
+        what = f"labels=[0, {json.dumps(data['class_names'][1])}]"  # a label, and the name of a class
     if data["extra"].get("kind") == "latents" or data["shape"][0] in (1, 3):
         return f"images = generator({what}, steps=1, seed=0)  # uint8 [2, H, W, 3]"
     return f"points = generator.latents({what}, steps=1, seed=0)  # [2, {', '.join(map(str, data['shape']))}]"

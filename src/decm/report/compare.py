@@ -5,7 +5,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from decm.report.charts import Chart, Line, color_of, dash_of, draw
-from decm.report.page import BYTES, Picture, by_steps, comparison_of, metric_of, render, steps_title
+from decm.report.page import (
+    BYTES,
+    Picture,
+    by_steps,
+    comparison_of,
+    metric_of,
+    names_of_classes,
+    render,
+    steps_title,
+)
 from decm.report.pictures import Embedded, embed, embed_file, layout_of, rows_of
 from decm.report.run_files import Run, Series, differences
 from decm.report.table import PER_NFE
@@ -21,6 +30,7 @@ def compare(runs: Sequence[Run]) -> str:
     names = names_of([run.folder for run in runs])
     metrics = sorted({metric_of(run.scores) for run in runs if run.scores})
     nfes = sorted({int(nfe) for run in runs for nfe in run.scores.get("student", {})})
+    classes = int((runs[0].config.get("network") or {}).get("num_classes", 0)) if _agree(runs, "data") else 0
     unlike, same_noise = unlike_in(runs), _agree(runs, "data") and len(set(map(_seed, runs))) == 1
     return render(
         "compare.html", title=f"{len(runs)} runs", runs=list(zip(names, runs, strict=True)), metrics=metrics,
@@ -29,7 +39,8 @@ def compare(runs: Sequence[Run]) -> str:
         quality=None if unlike else quality(names, runs, metrics), charts=curves(names, runs),
         pictures=pictures(names, runs, nfes), same_data=_agree(runs, "data"), same_noise=same_noise,
         columns=max((_columns(run) for run in runs), default=0),
-        classes=int((runs[0].config.get("network") or {}).get("num_classes", 0)) if _agree(runs, "data") else 0,
+        classes=classes,
+        names=names_of_classes(runs[0], classes),
         changes=differences([run.config for run in runs]),
     )  # fmt: skip
 

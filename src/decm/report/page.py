@@ -45,18 +45,25 @@ def page(run: Run) -> str:
     metrics = run.metrics()
     scores, nfes = run.scores, nfes_of(run)
     samples = same_seeds(run, BYTES * 3 // 8)
+    classes = int((run.config.get("network") or {}).get("num_classes", 0))
     incidents, moving = run.incidents(), embed_moving(run.folder / MOVING, MOVING_BYTES)
     return render(
         "run.html", run=run, scores=scores, title=run.name, nfes=nfes, table=table_rows(scores) if scores else None,
         notes=notes(scores)[:-1] if scores else [], metric=metric_of(scores),
         best=best_of(scores), teacher=teacher_of(scores), facts=facts(run, metrics), step=run.last_step(),
         quality=quality(scores), charts=curves(metrics, run), rows=samples, columns=columns_of(run),
-        classes=int((run.config.get("network") or {}).get("num_classes", 0)), grids=grids(run, nfes, BYTES * 3 // 8),
+        classes=classes, names=names_of_classes(run, classes), grids=grids(run, nfes, BYTES * 3 // 8),
         moving=moving, left_out=MOVING if moving is None and (run.folder / MOVING).is_file() else "",
         most=f"{MOVING_BYTES / 1e6:g} MB", changes=run.changes(), commands=run.commands(),
         rebuilt=rebuilt_command(run), incidents=incidents[:SHOWN_INCIDENTS], num_incidents=len(incidents),
         rollbacks=run.rollbacks(),
     )  # fmt: skip
+
+
+def names_of_classes(run: Run, classes: int) -> list[str]:
+    """What the classes are called; [] where that is unknown or of other data than the network's."""
+    names = run.class_names()
+    return names if len(names) == classes else []
 
 
 def nfes_of(run: Run) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 INCIDENTS, ROLLBACKS = "incidents", "rollbacks.jsonl"  # guard.py's, which imports too much for a list of runs
+DATA = "data.json"  # what the data are: their manifest without the list of files
 COMMANDS = "command.txt"  # a line each time that the run was started: when, and how
 # Settings that say how a run is started, not what it is.
 UNTOLD = ("runs", "resume", "dry_run", "debug", "report")
@@ -90,6 +91,20 @@ class Run:
         """How the run was started, each time, with the time before it; [] where it was not written down."""
         path = self.folder / COMMANDS
         return path.read_text().splitlines() if path.is_file() else []
+
+    def class_names(self) -> list[str]:
+        """What the labels 0, 1, ... are called; [] where it is unknown. Raises ValueError for a damaged file."""
+        from decm.data.manifest import manifest_of  # too much for a list of runs
+
+        path = self.folder / DATA
+        if not path.is_file():
+            return []
+        facts = _facts(path, path.read_bytes())
+        try:
+            manifest = manifest_of(facts)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}). Remove it: the page is drawn without names.") from error
+        return manifest.labels() if manifest.class_names else []
 
     def changes(self) -> list[tuple[str, ...]]:
         """(setting, its default, its value) of what is not as the experiment has it."""
