@@ -1,6 +1,7 @@
 """The command line: finds the verb, hands the rest to Hydra, and turns a user's mistake into one sentence."""
 
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -10,6 +11,7 @@ from typing import Any
 
 from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
+from decm.cli.words import FOLDER_FLAGS, quote_paths, settle_flags
 
 VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
@@ -87,16 +89,14 @@ def find_verb(argv: list[str]) -> str:
 
 def find_action(verb: str, argv: list[str]) -> None:
     """Turn `decm latents check key=value` into `action=check key=value`, and a folder into `path=...`, in place."""
-    if len(argv) < 2 or "=" in argv[1] or argv[1].startswith("-"):
+    if len(argv) < 2 or re.match(r"[+~]*[\w.@]+=|[-+~]|$", argv[1]) or (verb not in FOLDERS and "=" in argv[1]):
         return
     if verb in ACTIONS:
         if argv[1] not in ACTIONS[verb]:
             fail(f"unknown `decm {verb} {argv[1]}`; expected one of {', '.join(ACTIONS[verb])}.", CONFIG_ERROR)
         argv[1] = f"action={argv[1]}"
     elif verb in FOLDERS:
-        from hydra.core.override_parser.types import Quote, QuotedString
-
-        argv[1] = f"{FOLDERS[verb]}={QuotedString(argv[1], Quote.single).with_quotes()}"
+        argv[1] = f"{FOLDERS[verb]}={argv[1]}"
 
 
 def check_words(verb: str, argv: list[str]) -> None:
@@ -108,8 +108,11 @@ def check_words(verb: str, argv: list[str]) -> None:
 
 def overrides_first(argv: list[str]) -> list[str]:
     """The command line with its flags last: argparse takes overrides in one piece only, but `-m` may stand anywhere."""
-    overrides = [word for word in argv[1:] if word.startswith(("~", "+")) or ("=" in word and word[0] != "-")]
-    return [argv[0], *overrides, *(word for word in argv[1:] if word not in overrides)]
+    overrides, flags = list[str](), list[str]()
+    for before, word in pairwise(argv):
+        own = word.startswith(("~", "+")) or ("=" in word and word[0] != "-")
+        (overrides if own and before not in FOLDER_FLAGS else flags).append(word)
+    return [argv[0], *overrides, *flags]
 
 
 def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
@@ -152,6 +155,10 @@ def main() -> None:
         return
     find_action(verb, sys.argv)
     check_words(verb, sys.argv)
+    try:
+        sys.argv[1:] = quote_paths(verb, settle_flags(sys.argv[1:]))
+    except ValueError as error:
+        fail(str(error), CONFIG_ERROR)
     sys.argv[:] = overrides_first(sys.argv)
     import hydra
     from hydra.core.hydra_config import HydraConfig

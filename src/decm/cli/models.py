@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from decm.cli.build import build_network, segment_names
+from decm.cli.config import from_plain
 from decm.flow.flow_map import FlowMap
 from decm.pretrained.checkpoints import find_checkpoint, read_checkpoint, run_folder_of, weights_of
 from decm.pretrained.networks import load_strictly
@@ -41,7 +42,7 @@ class Model:
 def load_model(path: str, device: str) -> Model:
     """The EMA weights of a checkpoint as a flow map on `device`. Raises ValueError if that is not a model of decm."""
     checkpoint = read_checkpoint(path)
-    cfg = OmegaConf.create(checkpoint["decm_config"])
+    cfg = from_plain(checkpoint["decm_config"])
     network = build_network(cfg.network, 0)
     load_strictly(network, weights_of(checkpoint), f"Checkpoint {path}")
     network.to(device).eval().requires_grad_(False)

@@ -4,32 +4,34 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Sample:
-    checkpoint: str = MISSING
+    checkpoint: PathText = MISSING
     nfe: int = MISSING
     labels: list[int] | None = None
     rows: int = MISSING
     seed: int = MISSING
     sampler: str | None = None
-    out: str = MISSING
+    out: PathText = MISSING
     device: str = MISSING
     debug: bool = MISSING
 
 
 @dataclass
 class Consolidate:
-    checkpoint: str = MISSING
-    out: str = MISSING
+    checkpoint: PathText = MISSING
+    out: PathText = MISSING
     weights: str = MISSING
     debug: bool = MISSING
 
 
 @dataclass
 class Export:
-    run: str = MISSING
-    out: str = MISSING
+    run: PathText = MISSING
+    out: PathText = MISSING
     format: str = MISSING
     ema_sigma_rel: float | None = None
     overwrite: bool = MISSING

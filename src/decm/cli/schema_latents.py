@@ -5,14 +5,16 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Latents:
     action: str = MISSING
-    source: str | None = None
-    out: str | None = None
-    path: str | None = None
-    weights: str | None = None
+    source: PathText | None = None
+    out: PathText | None = None
+    path: PathText | None = None
+    weights: PathText | None = None
     kind: str = MISSING
     autoencoder: Any = None
     image_size: int = MISSING
@@ -33,8 +35,8 @@ class Latents:
 
 @dataclass
 class Images:
-    images: str = MISSING
-    out: str = MISSING
+    images: PathText = MISSING
+    out: PathText = MISSING
     size: int = MISSING
     channels: int = MISSING
     heldout: float = MISSING
@@ -47,7 +49,7 @@ class Images:
 @dataclass
 class LatentSet:
     _target_: str = MISSING
-    path: str = MISSING
+    path: PathText = MISSING
     flip: bool = MISSING
     on_corrupt: str = MISSING
 
@@ -62,7 +64,7 @@ class SyntheticSet(LatentSet):
 @dataclass
 class StreamedSet:
     _target_: str = MISSING
-    path: str = MISSING
+    path: PathText = MISSING
     flip: bool = MISSING
 
 

@@ -13,6 +13,7 @@ from decm.cli.locks import lock, unlock
 from decm.cli.main import run_task
 from decm.cli.runs import RESULTS
 from decm.cli.sweep_report import HOW, SWEEP, write_report
+from decm.report.command import escape_interpolation, quote
 from decm.training.durable import write_text
 
 
@@ -131,5 +132,5 @@ def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:
 def _fix(config: DictConfig, folder: Path) -> None:
     """Make `folder` the sweep's, for the sweeper and for each job, whose configuration is composed anew."""
     with read_write(config), open_dict(config):
-        config.hydra.sweep.dir = str(folder)
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")
+        config.hydra.sweep.dir = escape_interpolation(str(folder))
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote(escape_interpolation(str(folder)))}")

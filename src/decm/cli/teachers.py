@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from decm.cli.build import build_network
-from decm.cli.config import compose, plain, teacher_hash
+from decm.cli.config import compose, from_plain, plain, teacher_hash
 from decm.cli.launch import tell, told
 from decm.cli.locks import locked
 from decm.cli.runs import RESULTS, new_folder, read_config, run_folders, write_config
@@ -71,7 +71,7 @@ def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:
 
 def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -> Source:
     checkpoint = read_checkpoint(path)
-    stored = OmegaConf.create(checkpoint["decm_config"])
+    stored = from_plain(checkpoint["decm_config"])
     network: nn.Module = build_network(stored.network, 0)
     weights = weights_of(checkpoint, EMA)
     load_strictly(network, weights, f"Teacher {path}")
