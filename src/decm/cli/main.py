@@ -115,6 +115,17 @@ def overrides_first(argv: list[str]) -> list[str]:
     return [argv[0], *overrides, *flags]
 
 
+def as_hydra_takes(verb: str, argv: list[str]) -> list[str]:
+    """The command line in Hydra's grammar and order; leaves with a word that is not taken."""
+    find_action(verb, argv)
+    check_words(verb, argv)
+    try:
+        return overrides_first([argv[0], *quote_paths(verb, settle_flags(argv[1:]))])
+    except ValueError as error:
+        fail(str(error), CONFIG_ERROR)
+        raise
+
+
 def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
     """task(cfg), where a user's mistake becomes one sentence and exit code 2; with debug=true the trace is shown.
 
@@ -153,13 +164,7 @@ def main() -> None:
 
         print(verb_help(verb, VERBS[verb]))
         return
-    find_action(verb, sys.argv)
-    check_words(verb, sys.argv)
-    try:
-        sys.argv[1:] = quote_paths(verb, settle_flags(sys.argv[1:]))
-    except ValueError as error:
-        fail(str(error), CONFIG_ERROR)
-    sys.argv[:] = overrides_first(sys.argv)
+    sys.argv[:] = as_hydra_takes(verb, sys.argv)
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException

@@ -13,6 +13,7 @@ from decm.cli.locks import lock, unlock
 from decm.cli.main import run_task
 from decm.cli.runs import RESULTS
 from decm.cli.sweep_report import HOW, SWEEP, write_report
+from decm.cli.words import inherited
 from decm.report.command import escape_interpolation, quote
 from decm.training.durable import write_text
 
@@ -36,6 +37,7 @@ def begin(config: DictConfig) -> None:
     """Find or make the sweep's folder, take it for this process, and write down which sweep it is."""
     check_launch(config)
     wanted: dict[str, Any] = {"overrides": identity(config.hydra.overrides.task), "jobs": count_jobs(config)}
+    wanted["inherited"] = inherited(config.hydra)
     earlier = to_continue(config, wanted)
     if earlier is not None:
         _fix(config, earlier)

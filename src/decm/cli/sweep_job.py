@@ -25,6 +25,7 @@ from decm.cli.exits import INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
 from decm.cli.runs import LAST, RESULTS, differences, metric, read_config, read_results, same_settings, work
 from decm.cli.sweep_report import OVERRIDES
+from decm.cli.words import inherited
 from decm.training.callbacks.preemption import SIGNALS, PreemptedError
 from decm.training.checkpoint_files import stored_step
 from decm.training.durable import write_text
@@ -99,7 +100,7 @@ def apart(folder: Path) -> float:
     Raises PreemptedError where it or this process was asked to stop, at whatever point, and JobError where it failed.
     """
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
-    words = [*HydraConfig.get().overrides.task, "hydra.mode=RUN"]
+    words = [*HydraConfig.get().overrides.task, "hydra.mode=RUN", *inherited(HydraConfig.get())]
     process = subprocess.Popen(
         [sys.executable, "-m", "decm", "train", *words], env={**environment, JOB: str(folder)}, start_new_session=True
     )

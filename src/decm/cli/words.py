@@ -142,20 +142,15 @@ def settle_flags(words: list[str]) -> list[str]:
     return found
 
 
-def inherited() -> list[str]:
-    """What a command that does one job of this one needs besides the job's overrides: folders of settings, Hydra's own.
+def inherited(hydra: Any) -> list[str]:
+    """What a job's own command needs besides the job's overrides: folders of settings, and settings of Hydra's.
 
-    [] outside of a command.
+    `hydra` is that node of the job's or the sweep's configuration.
     """
-    from hydra.core.hydra_config import HydraConfig
-
     from decm.cli.config import conf_dir
 
-    if not HydraConfig.initialized():
-        return []
-    cfg = HydraConfig.get()
-    words = [word for word in cfg.overrides.hydra if not word.lstrip("+~").startswith(OF_SWEEPS)]
-    for source in cfg.runtime.config_sources:
+    words = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(OF_SWEEPS)]
+    for source in hydra.runtime.config_sources:
         folder = str(source.path)
         if source.provider == "command-line":
             words += ["--config-dir", folder]
@@ -172,4 +167,4 @@ def job_command() -> list[str]:
         return []
     words = [word for word in HydraConfig.get().overrides.task if not word.startswith("launcher=")]
     alone = ["launcher=basic", "hydra.mode=RUN"] if is_sweep(words) else []
-    return [*words, *alone, *inherited()]
+    return [*words, *alone, *inherited(HydraConfig.get())]
