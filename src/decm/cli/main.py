@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import sys
 import traceback
 import warnings
@@ -9,7 +10,7 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError
+from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, READER_GONE, JobError
 from decm.cli.launch import is_first
 from decm.cli.words import FOLDER_FLAGS, quote_paths, settle_flags
 
@@ -33,6 +34,7 @@ FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the 
 # Hydra's flags that are followed by a word of their own.
 VALUED = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
           "-i", "--info", "--experimental-rerun")  # fmt: skip
+STOPPED = "interrupted. What is saved stays; continue with resume=auto (make train RESUME=1)."
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
@@ -131,21 +133,28 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
 
     Of several jobs it is an exception with these two, so that the other jobs are done.
     """
+    from decm.cli.limits import check_limits
+
     try:
+        check_limits(cfg)
         return task(cfg)
     except KeyboardInterrupt:
-        fail("interrupted. What is saved stays; continue with resume=auto (make train RESUME=1).", INTERRUPTED)
+        fail(STOPPED, INTERRUPTED)
     except JobError:
         raise
     except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            leave_reader()
         cause = error
         while type(cause).__name__ == "InstantiationException" and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
+        from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
+        mistakes = (ValueError, OSError, HydraException, OmegaConfBaseException)
         from_trainer = type(cause).__name__ == "MisconfigurationException"  # Lightning's, not imported for its name
         code = getattr(cause, "exit_code", None)  # of what happens to a run, as against a mistake in its settings
-        if not (code or from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException))):
+        if not (code or from_trainer or isinstance(cause, mistakes)):
             raise
         if cfg.get("debug"):
             traceback.print_exc()
@@ -158,6 +167,33 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
 
 def main() -> None:
     """The entry point `decm`."""
+    try:
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        leave_reader()
+        raise
+    except KeyboardInterrupt:
+        fail(STOPPED, INTERRUPTED)
+
+
+def leave_reader() -> None:
+    """Leave quietly if nobody reads any more what is printed, as in `decm doctor | head -1`."""
+    try:
+        closed = select.poll()
+        closed.register(sys.stdout.fileno(), 0)
+        if not closed.poll(0):
+            return
+    except (ValueError, OSError):  # not a file of the system's
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at the exit goes there
+    raise SystemExit(READER_GONE)
+
+
+def command() -> None:
+    """One command: the verb, its words, Hydra, and what it ends with."""
     verb = find_verb(sys.argv)
     if {"-h", "--help"} & set(sys.argv[1:]):
         from decm.cli.help import verb_help

@@ -9,6 +9,7 @@ import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
+from decm.cli.limits import check_name
 from decm.cli.locks import lock, unlock
 from decm.cli.main import run_task
 from decm.cli.runs import RESULTS
@@ -36,6 +37,7 @@ class Sweep(Callback):
 def begin(config: DictConfig) -> None:
     """Find or make the sweep's folder, take it for this process, and write down which sweep it is."""
     check_launch(config)
+    check_name(config.name)
     wanted: dict[str, Any] = {"overrides": identity(config.hydra.overrides.task), "jobs": count_jobs(config)}
     wanted["inherited"] = inherited(config.hydra)
     earlier = to_continue(config, wanted)

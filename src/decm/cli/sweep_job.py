@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -58,7 +59,14 @@ def job_folder() -> Path | None:
         return None
     if "joblib" in hydra.launcher._target_:
         end_with_parent()
-    return Path(hydra.runtime.output_dir)
+    return one_below(Path(hydra.sweep.dir), Path(hydra.runtime.output_dir))
+
+
+def one_below(sweep: Path, folder: Path) -> Path:
+    """`folder`, a job's. Raises ValueError if it is not directly below the sweep's, where its table looks for it."""
+    if folder.parent != sweep.absolute() or folder.name in ("..", "."):
+        raise ValueError(f"hydra.sweep.subdir makes {folder}; expected the name of one folder below {sweep}.")
+    return folder
 
 
 def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
@@ -127,7 +135,8 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int | None, dict[int, Any]]
         asked.append(number)
         process.send_signal(number)
 
-    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in numbers}
     try:
         process.wait()
     finally:

@@ -14,6 +14,7 @@ from torch import nn
 from decm.cli.build import build_network
 from decm.cli.config import compose, from_plain, plain, teacher_hash
 from decm.cli.launch import tell, told
+from decm.cli.limits import check_name
 from decm.cli.locks import locked
 from decm.cli.runs import RESULTS, new_folder, read_config, run_folders, write_config
 from decm.data.loader import Dataset
@@ -122,6 +123,7 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     if not cfg.teacher.experiment:
         raise ValueError("teacher=auto needs teacher.experiment, the experiment that trains the teacher.")
     teacher = compose("train", [f"experiment={cfg.teacher.experiment}"])
+    check_name(teacher.name)
     for key in ("data", "network", "trainer", "logger", "runs", "debug"):
         teacher[key] = cfg[key]
     teacher.network.two_times = False
