@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from decm.cli.build import segment_names
 from decm.cli.expected import expected_curves
+from decm.cli.limits import check_name
 from decm.data.loader import micro_batch_size
 from decm.flow.derivative import ENGINES
 from decm.flow.solvers import check_steps, choose_sampler
@@ -14,6 +15,7 @@ from decm.training.sharding import PRECISIONS
 
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that would otherwise be found wrong after the training, or never."""
+    check_name(cfg.name)
     _at_least(1, {"max_steps": cfg.max_steps, "accumulate": cfg.accumulate})
     _at_least(0, {"guard.rollbacks": cfg.guard.rollbacks})
     _at_least(1, {f"trainer.{key}": cfg.trainer[key] for key in ("checkpoint_every", "keep", "log_every")})

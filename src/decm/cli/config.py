@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from decm.report.command import escape_interpolation
+
 
 def conf_dir() -> Path:
     """conf/ of the checkout, else the copy that the wheel carries."""
@@ -37,6 +39,19 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def from_plain(settings: Any) -> Any:
+    """The configuration of plain containers, in whose texts `${` is no interpolation: `plain` has resolved them."""
+
+    def literal(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: literal(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [literal(one) for one in value]
+        return escape_interpolation(value) if isinstance(value, str) else value
+
+    return OmegaConf.create(literal(settings))
 
 
 # What a flow-matching teacher depends on: the same hash, the same teacher.

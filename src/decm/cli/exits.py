@@ -1,6 +1,7 @@
 """How the command line ends: its exit codes, and what a job of a sweep raises instead of ending the whole sweep."""
 
 FAILED, CONFIG_ERROR, PREEMPTED, INTERRUPTED = 1, 2, 75, 130  # 75: sysexits.h's EX_TEMPFAIL
+READER_GONE = 141  # 128 + SIGPIPE, as a shell says it
 
 
 class JobError(Exception):

@@ -1,6 +1,8 @@
 """The command line: finds the verb, hands the rest to Hydra, and turns a user's mistake into one sentence."""
 
 import os
+import re
+import select
 import sys
 import traceback
 import warnings
@@ -8,8 +10,9 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError
+from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, READER_GONE, JobError
 from decm.cli.launch import is_first
+from decm.cli.words import FOLDER_FLAGS, quote_paths, settle_flags
 
 VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
@@ -31,6 +34,7 @@ FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the 
 # Hydra's flags that are followed by a word of their own.
 VALUED = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
           "-i", "--info", "--experimental-rerun")  # fmt: skip
+STOPPED = "interrupted. What is saved stays; continue with resume=auto (make train RESUME=1)."
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
@@ -87,16 +91,14 @@ def find_verb(argv: list[str]) -> str:
 
 def find_action(verb: str, argv: list[str]) -> None:
     """Turn `decm latents check key=value` into `action=check key=value`, and a folder into `path=...`, in place."""
-    if len(argv) < 2 or "=" in argv[1] or argv[1].startswith("-"):
+    if len(argv) < 2 or re.match(r"[+~]*[\w.@]+=|[-+~]|$", argv[1]) or (verb not in FOLDERS and "=" in argv[1]):
         return
     if verb in ACTIONS:
         if argv[1] not in ACTIONS[verb]:
             fail(f"unknown `decm {verb} {argv[1]}`; expected one of {', '.join(ACTIONS[verb])}.", CONFIG_ERROR)
         argv[1] = f"action={argv[1]}"
     elif verb in FOLDERS:
-        from hydra.core.override_parser.types import Quote, QuotedString
-
-        argv[1] = f"{FOLDERS[verb]}={QuotedString(argv[1], Quote.single).with_quotes()}"
+        argv[1] = f"{FOLDERS[verb]}={argv[1]}"
 
 
 def check_words(verb: str, argv: list[str]) -> None:
@@ -108,8 +110,22 @@ def check_words(verb: str, argv: list[str]) -> None:
 
 def overrides_first(argv: list[str]) -> list[str]:
     """The command line with its flags last: argparse takes overrides in one piece only, but `-m` may stand anywhere."""
-    overrides = [word for word in argv[1:] if word.startswith(("~", "+")) or ("=" in word and word[0] != "-")]
-    return [argv[0], *overrides, *(word for word in argv[1:] if word not in overrides)]
+    overrides, flags = list[str](), list[str]()
+    for before, word in pairwise(argv):
+        own = word.startswith(("~", "+")) or ("=" in word and word[0] != "-")
+        (overrides if own and before not in FOLDER_FLAGS else flags).append(word)
+    return [argv[0], *overrides, *flags]
+
+
+def as_hydra_takes(verb: str, argv: list[str]) -> list[str]:
+    """The command line in Hydra's grammar and order; leaves with a word that is not taken."""
+    find_action(verb, argv)
+    check_words(verb, argv)
+    try:
+        return overrides_first([argv[0], *quote_paths(verb, settle_flags(argv[1:]))])
+    except ValueError as error:
+        fail(str(error), CONFIG_ERROR)
+        raise
 
 
 def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
@@ -117,21 +133,28 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
 
     Of several jobs it is an exception with these two, so that the other jobs are done.
     """
+    from decm.cli.limits import check_limits
+
     try:
+        check_limits(cfg)
         return task(cfg)
     except KeyboardInterrupt:
-        fail("interrupted. What is saved stays; continue with resume=auto (make train RESUME=1).", INTERRUPTED)
+        fail(STOPPED, INTERRUPTED)
     except JobError:
         raise
     except Exception as error:
+        if isinstance(error, BrokenPipeError):
+            leave_reader()
         cause = error
         while type(cause).__name__ == "InstantiationException" and isinstance(cause.__cause__, Exception):
             cause = cause.__cause__
+        from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
+        mistakes = (ValueError, OSError, HydraException, OmegaConfBaseException)
         from_trainer = type(cause).__name__ == "MisconfigurationException"  # Lightning's, not imported for its name
         code = getattr(cause, "exit_code", None)  # of what happens to a run, as against a mistake in its settings
-        if not (code or from_trainer or isinstance(cause, (ValueError, OSError, OmegaConfBaseException))):
+        if not (code or from_trainer or isinstance(cause, mistakes)):
             raise
         if cfg.get("debug"):
             traceback.print_exc()
@@ -144,15 +167,40 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
 
 def main() -> None:
     """The entry point `decm`."""
+    try:
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        leave_reader()
+        raise
+    except KeyboardInterrupt:
+        fail(STOPPED, INTERRUPTED)
+
+
+def leave_reader() -> None:
+    """Leave quietly if nobody reads any more what is printed, as in `decm doctor | head -1`."""
+    try:
+        closed = select.poll()
+        closed.register(sys.stdout.fileno(), 0)
+        if not closed.poll(0):
+            return
+    except (ValueError, OSError):  # not a file of the system's
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at the exit goes there
+    raise SystemExit(READER_GONE)
+
+
+def command() -> None:
+    """One command: the verb, its words, Hydra, and what it ends with."""
     verb = find_verb(sys.argv)
     if {"-h", "--help"} & set(sys.argv[1:]):
         from decm.cli.help import verb_help
 
         print(verb_help(verb, VERBS[verb]))
         return
-    find_action(verb, sys.argv)
-    check_words(verb, sys.argv)
-    sys.argv[:] = overrides_first(sys.argv)
+    sys.argv[:] = as_hydra_takes(verb, sys.argv)
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
+from decm.cli.config import from_plain
 from decm.data.manifest import Manifest
 from decm.flow.flow_map import FlowMap
 from decm.generator import Generator
@@ -55,4 +56,4 @@ class Model:
 def load_model(path: str, device: str) -> Model:
     """The averaged student of a checkpoint on `device`. Raises ValueError if that is not a model of decm."""
     stored = read_run(Path(path), BUILT)
-    return Model(Generator(stored, device), OmegaConf.create(stored.run), find_checkpoint(path))
+    return Model(Generator(stored, device), from_plain(stored.run), find_checkpoint(path))

@@ -1,5 +1,6 @@
 """The pages of runs: what report/ needs to know of a folder, and where the page is written."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def try_page(folder: Path) -> None:
     except Exception as error:  # whatever a page trips over, the run is done
         print(
             f"The page of {folder} could not be drawn ({type(error).__name__}: {error}). The results are complete; "
-            f"decm report path={folder} tries again.",
+            f"{shlex.join(['decm', 'report', f'path={folder}'])} tries again.",
             flush=True,
         )
 

@@ -9,13 +9,28 @@ from decm.cli.locks import in_use
 from decm.cli.runs import CONFIG, RESULTS, read_config, read_results
 from decm.report.run_files import DAMAGED, FINISHED, RUNNING, UNFINISHED, Run
 
+NOT_RUNS = ("cache", "checkpoints", "wandb")  # folders beside runs and in them, without runs
+
 
 def all_runs(root: Path) -> list[Path]:
     """Every run folder below `root`, those of sweeps too, by path. Raises ValueError if `root` is no folder."""
     if not root.is_dir():
         raise ValueError(f"runs={root} is no folder; expected the one that runs are written to.")
-    found = [*root.glob(f"*/*/{CONFIG}"), *root.glob(f"*/multirun/*/*/{CONFIG}")]
-    return sorted((path.parent for path in found), key=lambda folder: folder.parts)
+    return sorted(_below(root, ()), key=lambda folder: folder.parts)
+
+
+def _below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """The run folders at any depth below a folder, through links too; a loop of links is left."""
+    here = folder.resolve()
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(".") or path.name in NOT_RUNS or not path.is_dir():
+            continue
+        if (path / CONFIG).is_file():
+            yield path
+        else:
+            yield from _below(path, (*above, here))
 
 
 def state_of(folder: Path) -> str:

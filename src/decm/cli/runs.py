@@ -133,10 +133,10 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
     write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
 
-def note_command(folder: Path, overrides: Sequence[str]) -> None:
+def note_command(folder: Path, arguments: Sequence[str]) -> None:
     """Write down when and how the run of a folder is started, this time too."""
     with (folder / COMMANDS).open("a") as file:
-        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(['decm', 'train', *overrides])}\n")
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(['decm', 'train', *arguments])}\n")
 
 
 def note_data(folder: Path, facts: dict[str, Any]) -> None:

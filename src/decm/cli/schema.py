@@ -11,6 +11,7 @@ from decm.cli.schema_imagenet import SCHEDULES, Evaluate, Snapshots
 from decm.cli.schema_latents import DATA, Images, Latents
 from decm.cli.schema_machine import Expected, Faults, Guard, Logger, Trainer
 from decm.cli.schema_objectives import OBJECTIVES, SEGMENTS, Target
+from decm.cli.schema_paths import PathText
 from decm.cli.schema_reference import ImageStatistics, Reference
 from decm.cli.schema_verbs import Clean, Doctor, Report, Runs
 
@@ -50,7 +51,7 @@ class Digits(Target):
 
 @dataclass
 class Folder(Target):
-    path: str = MISSING
+    path: PathText = MISSING
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Guidance:
 class Teacher:
     kind: str = MISSING
     experiment: str | None = None
-    path: str | None = None
+    path: PathText | None = None
     init_student: bool = MISSING
     guidance: Guidance = field(default_factory=Guidance)
 
@@ -131,7 +132,7 @@ class Train:
     segment: Any = MISSING
     objective: Any = MISSING
     teacher: Teacher = field(default_factory=Teacher)
-    warm_start: str | None = None
+    warm_start: PathText | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Any = MISSING
     ema: Ema = field(default_factory=Ema)
@@ -142,31 +143,33 @@ class Train:
     faults: Faults = field(default_factory=Faults)
     evaluation: Evaluation = field(default_factory=Evaluation)
     expected: Expected = field(default_factory=Expected)
-    runs: str = MISSING
+    runs: PathText = MISSING
     report: bool = MISSING
-    resume: str | None = None
+    resume: PathText | None = None
     dry_run: bool = MISSING
     debug: bool = MISSING
+
+
+VERBS: dict[str, type] = {
+    "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
+    "consolidate": Consolidate, "export": Export, "data": Images, "report": Report, "runs": Runs, "doctor": Doctor,
+    "clean": Clean,
+}  # fmt: skip
+GROUPS: dict[str, dict[str, type]] = {
+    "network": {"dit": Dit, "mlp": Perceptron},
+    "data": {"digits": Digits, "folder": Folder, "mixture": Mixture, **DATA},
+    "objective": OBJECTIVES,
+    "segment": SEGMENTS,
+    "schedule": SCHEDULES,
+    "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
+}
 
 
 def register() -> None:
     """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
     store = ConfigStore.instance()
-    verbs = {
-        "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
-        "consolidate": Consolidate, "export": Export, "data": Images, "report": Report, "runs": Runs, "doctor": Doctor,
-        "clean": Clean,
-    }  # fmt: skip
-    for verb, schema in verbs.items():
+    for verb, schema in VERBS.items():
         store.store(name=f"{verb}_schema", node=schema)
-    groups: dict[str, dict[str, type]] = {
-        "network": {"dit": Dit, "mlp": Perceptron},
-        "data": {"digits": Digits, "folder": Folder, "mixture": Mixture, **DATA},
-        "objective": OBJECTIVES,
-        "segment": SEGMENTS,
-        "schedule": SCHEDULES,
-        "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
-    }  # fmt: skip
-    for group, schemas in groups.items():
+    for group, schemas in GROUPS.items():
         for name, schema in schemas.items():
             store.store(group=f"schema/{group}", name=name, node=schema)

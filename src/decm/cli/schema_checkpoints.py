@@ -5,34 +5,36 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Sample:
-    checkpoint: str = MISSING
+    checkpoint: PathText = MISSING
     nfe: int = MISSING
     labels: list[Any] | None = None
     rows: int = MISSING
     seed: int = MISSING
     sampler: str | None = None
     batch_size: int = MISSING
-    autoencoder: str | None = None
-    out: str = MISSING
+    autoencoder: PathText | None = None
+    out: PathText = MISSING
     device: str = MISSING
     debug: bool = MISSING
 
 
 @dataclass
 class Consolidate:
-    checkpoint: str = MISSING
-    out: str = MISSING
+    checkpoint: PathText = MISSING
+    out: PathText = MISSING
     weights: str = MISSING
     debug: bool = MISSING
 
 
 @dataclass
 class Export:
-    run: str = MISSING
-    out: str = MISSING
+    run: PathText = MISSING
+    out: PathText = MISSING
     format: str = MISSING
     ema_sigma_rel: float | None = None
     overwrite: bool = MISSING

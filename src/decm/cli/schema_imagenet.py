@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Schedule:
@@ -30,21 +32,21 @@ class Snapshots:
 
 @dataclass
 class MovedData:
-    path: str | None = None
+    path: PathText | None = None
 
 
 @dataclass
 class Evaluate:
-    checkpoint: str = MISSING
+    checkpoint: PathText = MISSING
     nfe: list[int] = MISSING
     num_samples: int | None = None
     seed: int | None = None
     batch_size: int | None = None
     samplers: Any = None
     data: MovedData = field(default_factory=MovedData)
-    reference: str | None = None
+    reference: PathText | None = None
     features: str | None = None
-    weights: str | None = None
+    weights: PathText | None = None
     ema_sigma_rel: float | None = None
     save: str | None = None
     device: str = MISSING

@@ -5,14 +5,16 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Latents:
     action: str = MISSING
-    source: str | None = None
-    out: str | None = None
-    path: str | None = None
-    weights: str | None = None
+    source: PathText | None = None
+    out: PathText | None = None
+    path: PathText | None = None
+    weights: PathText | None = None
     kind: str = MISSING
     autoencoder: Any = None
     image_size: int = MISSING
@@ -25,7 +27,7 @@ class Latents:
     num: int = MISSING
     shape: list[int] = MISSING
     num_classes: int | None = None
-    class_names: str | None = None
+    class_names: PathText | None = None
     record_size: int = MISSING
     shard_records: int = MISSING
     seed: int = MISSING
@@ -34,13 +36,13 @@ class Latents:
 
 @dataclass
 class Images:
-    images: str = MISSING
-    out: str = MISSING
+    images: PathText = MISSING
+    out: PathText = MISSING
     size: int = MISSING
     channels: int = MISSING
     heldout: float = MISSING
     num_classes: int | None = None
-    class_names: str | None = None
+    class_names: PathText | None = None
     seed: int = MISSING
     overwrite: bool = MISSING
     debug: bool = MISSING
@@ -49,7 +51,7 @@ class Images:
 @dataclass
 class LatentSet:
     _target_: str = MISSING
-    path: str = MISSING
+    path: PathText = MISSING
     flip: bool = MISSING
     on_corrupt: str = MISSING
 
@@ -64,7 +66,7 @@ class SyntheticSet(LatentSet):
 @dataclass
 class StreamedSet:
     _target_: str = MISSING
-    path: str = MISSING
+    path: PathText = MISSING
     flip: bool = MISSING
 
 

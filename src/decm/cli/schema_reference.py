@@ -5,30 +5,32 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Decoder:
     kind: str = MISSING
-    path: str | None = None
+    path: PathText | None = None
     args: Any = None
     chunk: int = MISSING
 
 
 @dataclass
 class Dinov2:
-    reference: str | None = None
-    weights: str | None = None
+    reference: PathText | None = None
+    weights: PathText | None = None
 
 
 @dataclass
 class Reference:
     data: Any = None
-    images: str | None = None
+    images: PathText | None = None
     autoencoder: Decoder = field(default_factory=Decoder)
-    out: str = MISSING
+    out: PathText = MISSING
     split: str = MISSING
     features: str = MISSING
-    weights: str | None = None
+    weights: PathText | None = None
     size: int | None = None
     keep: int = MISSING
     batch_size: int = MISSING
@@ -41,9 +43,9 @@ class Reference:
 class ImageStatistics:
     _target_: str = MISSING
     autoencoder: Decoder = field(default_factory=Decoder)
-    reference: str | None = None
+    reference: PathText | None = None
     features: str = MISSING
-    weights: str | None = None
+    weights: PathText | None = None
     dinov2: Dinov2 = field(default_factory=Dinov2)
     num_reference: int = MISSING
     keep: int = MISSING

@@ -4,33 +4,35 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Report:
-    path: str | None = None
-    runs: list[str] | None = None
-    out: str | None = None
+    path: PathText | None = None
+    runs: list[PathText] | None = None
+    out: PathText | None = None
     nfe: int | None = None
     debug: bool = MISSING
 
 
 @dataclass
 class Runs:
-    runs: str = MISSING
+    runs: PathText = MISSING
     name: str | None = None
     debug: bool = MISSING
 
 
 @dataclass
 class Doctor:
-    runs: str = MISSING
+    runs: PathText = MISSING
     name: str = MISSING
     debug: bool = MISSING
 
 
 @dataclass
 class Clean:
-    runs: str = MISSING
+    runs: PathText = MISSING
     checkpoints: bool = MISSING
     wandb: bool = MISSING
     unsent: bool = MISSING

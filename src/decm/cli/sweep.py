@@ -9,10 +9,13 @@ import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
+from decm.cli.limits import check_name
 from decm.cli.locks import lock, unlock
 from decm.cli.main import run_task
 from decm.cli.runs import RESULTS
 from decm.cli.sweep_report import HOW, SWEEP, write_report
+from decm.cli.words import inherited
+from decm.report.command import escape_interpolation, quote
 from decm.training.durable import write_text
 
 
@@ -34,7 +37,9 @@ class Sweep(Callback):
 def begin(config: DictConfig) -> None:
     """Find or make the sweep's folder, take it for this process, and write down which sweep it is."""
     check_launch(config)
+    check_name(config.name)
     wanted: dict[str, Any] = {"overrides": identity(config.hydra.overrides.task), "jobs": count_jobs(config)}
+    wanted["inherited"] = inherited(config.hydra)
     earlier = to_continue(config, wanted)
     if earlier is not None:
         _fix(config, earlier)
@@ -131,5 +136,5 @@ def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:
 def _fix(config: DictConfig, folder: Path) -> None:
     """Make `folder` the sweep's, for the sweeper and for each job, whose configuration is composed anew."""
     with read_write(config), open_dict(config):
-        config.hydra.sweep.dir = str(folder)
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{folder}'")
+        config.hydra.sweep.dir = escape_interpolation(str(folder))
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote(escape_interpolation(str(folder)))}")

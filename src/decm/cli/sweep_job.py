@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ from decm.cli.exits import INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
 from decm.cli.runs import LAST, RESULTS, differences, metric, read_config, read_results, same_settings, work
 from decm.cli.sweep_report import OVERRIDES
+from decm.cli.words import inherited
 from decm.training.callbacks.preemption import SIGNALS, PreemptedError
 from decm.training.checkpoint_files import stored_step
 from decm.training.durable import write_text
@@ -57,7 +59,14 @@ def job_folder() -> Path | None:
         return None
     if "joblib" in hydra.launcher._target_:
         end_with_parent()
-    return Path(hydra.runtime.output_dir)
+    return one_below(Path(hydra.sweep.dir), Path(hydra.runtime.output_dir))
+
+
+def one_below(sweep: Path, folder: Path) -> Path:
+    """`folder`, a job's. Raises ValueError if it is not directly below the sweep's, where its table looks for it."""
+    if folder.parent != sweep.absolute() or folder.name in ("..", "."):
+        raise ValueError(f"hydra.sweep.subdir makes {folder}; expected the name of one folder below {sweep}.")
+    return folder
 
 
 def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
@@ -99,7 +108,7 @@ def apart(folder: Path) -> float:
     Raises PreemptedError where it or this process was asked to stop, at whatever point, and JobError where it failed.
     """
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
-    words = [*HydraConfig.get().overrides.task, "hydra.mode=RUN"]
+    words = [*HydraConfig.get().overrides.task, "hydra.mode=RUN", *inherited(HydraConfig.get())]
     process = subprocess.Popen(
         [sys.executable, "-m", "decm", "train", *words], env={**environment, JOB: str(folder)}, start_new_session=True
     )
@@ -126,7 +135,8 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int | None, dict[int, Any]]
         asked.append(number)
         process.send_signal(number)
 
-    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    numbers = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in numbers}
     try:
         process.wait()
     finally:

@@ -59,6 +59,12 @@ def planned_jobs(folder: Path) -> int:
     return jobs
 
 
+def inherited_words(folder: Path) -> list[str]:
+    """What the command of each job has besides its overrides, as sweep.yaml has it."""
+    words = yaml.safe_load((folder / SWEEP).read_text()).get("inherited") if is_sweep(folder) else None
+    return [str(word) for word in words or []]
+
+
 def swept(jobs: list[Job]) -> list[str]:
     """The settings that the jobs differ in."""
     keys = dict.fromkeys(key for job in jobs for key in job.overrides)
@@ -88,7 +94,8 @@ def report(folder: Path, nfe: int | None = None) -> str:
         lines += _table(finished, keys)
         lines += ["", f"Sorted by {what}; lower is better.", ""]
         if sound:
-            lines += ["The best, to paste:", "", f"    {paste(sound[0], keys)}", "", *_importances(sound, value)]
+            best = paste(sound[0], keys, inherited_words(folder))
+            lines += ["The best, to paste:", "", f"    {best}", "", *_importances(sound, value)]
         else:
             lines += ["No job has a finite figure, so that none is the best.", ""]
     else:
@@ -131,13 +138,13 @@ def _short(value: str) -> str:
         return value
 
 
-def paste(job: Job, keys: list[str]) -> str:
+def paste(job: Job, keys: list[str], inherited: list[str]) -> str:
     """The command line of a job as a run of its own, the experiment first and what was swept last.
 
     What the sweep's file set for all jobs (a shorter run, say) is left to the experiment.
     """
     order = sorted(job.overrides, key=lambda key: (key != "experiment", key in keys))
-    return shlex.join(["decm", "train", *(f"{key}={job.overrides[key]}" for key in order)])
+    return shlex.join(["decm", "train", *(f"{key}={job.overrides[key]}" for key in order), *inherited])
 
 
 def _unfinished(jobs: list[Job], planned: int) -> list[str]:

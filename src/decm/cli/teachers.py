@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from decm.cli.build import build_network
-from decm.cli.config import compose, plain, teacher_hash
+from decm.cli.config import compose, from_plain, plain, teacher_hash
 from decm.cli.launch import tell, told
+from decm.cli.limits import check_name
 from decm.cli.locks import locked
 from decm.cli.runs import RESULTS, new_folder, read_config, run_folders, write_config
 from decm.data.loader import Dataset
@@ -71,7 +72,7 @@ def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:
 
 def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -> Source:
     checkpoint = read_checkpoint(path)
-    stored = OmegaConf.create(checkpoint["decm_config"])
+    stored = from_plain(checkpoint["decm_config"])
     network: nn.Module = build_network(stored.network, 0)
     weights = weights_of(checkpoint, EMA)
     load_strictly(network, weights, f"Teacher {path}")
@@ -122,6 +123,7 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     if not cfg.teacher.experiment:
         raise ValueError("teacher=auto needs teacher.experiment, the experiment that trains the teacher.")
     teacher = compose("train", [f"experiment={cfg.teacher.experiment}"])
+    check_name(teacher.name)
     for key in ("data", "network", "trainer", "logger", "runs", "debug"):
         teacher[key] = cfg[key]
     teacher.network.two_times = False

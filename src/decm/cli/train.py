@@ -24,6 +24,7 @@ from decm.cli.stored import forget, stored
 from decm.cli.sweep_job import apart, earlier, job_folder, leave_orphaned, note, wants_processes
 from decm.cli.teachers import Source, obtain
 from decm.cli.warm_start import check_warm_start
+from decm.cli.words import job_command
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.exact import MixtureFlow
@@ -63,11 +64,9 @@ def task(cfg: DictConfig) -> float | None:
 
 def run_in(folder: Path, cfg: DictConfig, group: str | None = None) -> float | None:
     """`run` in a folder that this process has locked, and lets go of."""
-    from hydra.core.hydra_config import HydraConfig
-
     if is_first():
         print(f"{cfg.name} in {folder}", flush=True)
-        note_command(folder, HydraConfig.get().overrides.task if HydraConfig.initialized() else [])
+        note_command(folder, job_command())
     try:
         return run(cfg, folder, group)
     finally:

@@ -6,8 +6,18 @@ from typing import Any
 
 from decm.report.run_files import Run, flat, shown
 
-PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # a text that Hydra takes for itself, unless it is one of WORDS
+PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")  # a text that Hydra takes for itself, unless it is one of WORDS
 WORDS = ("null", "true", "false", "nan", "inf")
+
+
+def quote(text: str) -> str:
+    """A text in the quotes of Hydra's grammar: a backslash before each quote in it, those that are there doubled."""
+    return "'{}'".format(re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text))
+
+
+def escape_interpolation(text: str) -> str:
+    """A text in which OmegaConf sees no interpolation; it removes the backslashes that are added here."""
+    return re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", text)
 
 
 def rebuilt_command(run: Run) -> str:
@@ -38,7 +48,7 @@ def _value(value: Any) -> str | None:
     """A setting as Hydra reads it back; None for what has no such form here."""
     if isinstance(value, str):
         plain = PLAIN.fullmatch(value) and value.lower() not in WORDS
-        return value if plain else "'{}'".format(value.replace("'", "\\'")) if "\\" not in value else None
+        return value if plain else quote(escape_interpolation(value))
     if isinstance(value, list):
         parts = [_value(part) for part in value]
         return None if None in parts else f"[{','.join(map(str, parts))}]"

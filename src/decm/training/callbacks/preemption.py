@@ -1,6 +1,7 @@
 """Pre-emption: a signal to any rank, or a stop file, ends the run after its step, on all ranks, with a checkpoint."""
 
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -27,7 +28,8 @@ class PreemptedError(RuntimeError):
 class Preemption(Callback):
     """Sets `trainer.should_stop` at the end of the step in which all ranks learn that one of them was asked to stop.
 
-    Ranks learn it from the reduction of the losses. A second Ctrl-C interrupts at once.
+    Ranks learn it from the reduction of the losses. A second Ctrl-C interrupts at once. Outside of the main thread
+    there is the stop file alone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,6 +46,9 @@ class Preemption(Callback):
         self.asked = signal.Signals(number).name
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is not threading.main_thread():  # Python lets the main thread alone catch them
+            say(trainer, f"Not in the main thread: no signal stops this run, but the file {self.stop_file} does.")
+            return
         self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         self._earlier = dict(self._before)
 
