@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train sweep test lint dashboard sync wandb-workspace bars-digits ablation compare soak bench bench-gpu lock clean \
+.PHONY: help setup train sweep test check lint dashboard sync wandb-workspace bars-digits ablation compare soak bench bench-gpu lock clean \
   docker-build docker-train docs-check notebooks
 
 help:  ## what can be made
@@ -90,8 +90,14 @@ bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, 
 bench-gpu: $(STAMP)  ## the same for XL/1 in bf16 on a CUDA GPU, into docs/results/step_gpu.json
 	.venv/bin/python benchmarks/step.py --set gpu --out docs/results/step_gpu.json
 
+# Two workers on two cores, and at most four: each takes 2 GB. ARGS=-n0 runs in one process, for a debugger.
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+
 test: $(STAMP)  ## the whole test suite
-	.venv/bin/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+check: $(STAMP) lint  ## lint and every test that is not slow, for daily work
+	$(PYTEST) -m "not slow" $(ARGS)
 
 docs-check: $(STAMP)  ## run the command blocks of README, CONTRIBUTING and docs/ that are marked as tested (ARGS=--quick)
 	.venv/bin/python docs/check.py $(ARGS)

@@ -57,3 +57,9 @@ def exported(model, tmp_path):
     """The folder of that generator."""
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+def pytest_collection_modifyitems(items):
+    """Files that have slow tests come first, so that the workers of `make test` end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
