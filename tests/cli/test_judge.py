@@ -1,11 +1,16 @@
 """Runs on folders of 8x8 pictures are judged by a classifier of their own, which says how good it is."""
 
+import json
+import math
+import shutil
+
 import pytest
 import torch
 
-from commands import NO_TEACHER, only, results, train
+from commands import NO_TEACHER, decm, only, results, train
 from decm.data.arrays import write_arrays
 from decm.generator import Generator
+from decm.training.checkpoint_files import read_file, write_file
 
 
 def pictures(num, classes, seed):
@@ -59,3 +64,20 @@ def test_a_classifier_that_learns_nothing_says_so_before_the_training(tmp_path):
 def test_a_set_without_classes_is_not_judged_by_a_classifier(classes, tmp_path):
     answer = train(tmp_path / "runs", *written(tmp_path / "set", classes))
     assert (answer.code, f"num_classes={classes}; expected 2" in answer.err) == (2, True), answer.said
+
+
+def test_samples_that_are_not_numbers_have_figures_that_are_none(finished, runs):
+    """As pictures they would be black, and have finite ones."""
+    folder = shutil.copytree(finished.folder, runs / "smoke" / "copy", symlinks=True)
+    stored = read_file(folder / "checkpoints/last.ckpt")
+    stored["state_dict"]["ema.x_embedder.bias"].fill_(math.nan)
+    write_file(stored, runs / "nan.ckpt")
+    answer = decm("evaluate", f"checkpoint={runs / 'nan.ckpt'}", "nfe=[1]", "device=cpu")
+    assert answer.code == 0, answer.said
+    assert "60 of 60 samples at NFE 1 are NaN or infinite" in answer.out
+    (found,) = [json.loads(path.read_text()) for path in runs.glob("evaluation_*.json")]
+    assert all(math.isnan(found[key]["1"]) for key in ("student", "accuracy", "precision", "recall", "memorized"))
+    assert math.isfinite(found["floor"]["value"])
+    shutil.copy(next(runs.glob("evaluation_*.json")), folder / "results.json")
+    answer = decm("report", f"path={folder}")
+    assert answer.code == 0, answer.said

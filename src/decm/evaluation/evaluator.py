@@ -1,5 +1,6 @@
 """The evaluation of a flow map at several NFEs: which sampler, which samples, which scores."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,15 @@ class Evaluator:
         sampler = self.sampler(nfe, trained_on)
         return generate_many(flow_map, self.shape, labels, nfe, sampler, self.seed, self.batch_size, self.device)
 
+    def _score(self, samples: Tensor, nfe: int) -> dict[str, float]:
+        """The judge's scores; NaN, which is said, where samples are not finite, since pictures would hide that."""
+        found = self.judge.score(samples, balanced_labels(len(samples), self.num_classes))
+        broken = int((~samples.isfinite().flatten(1).all(1)).sum())
+        if not broken:
+            return found
+        print(f"{broken} of {len(samples)} samples at NFE {nfe} are NaN or infinite: the figures are NaN.", flush=True)
+        return dict.fromkeys(found, math.nan)
+
     def __call__(
         self, flow_map: FlowMap, nfes: Sequence[int], num_samples: int, trained_on: Collection[str],
         progress: Progress = lambda _: None,
@@ -54,5 +64,5 @@ class Evaluator:
             progress(f"{nfe} step{'s' if nfe > 1 else ''}")
             samples = self.samples(flow_map, nfe, num_samples, trained_on)
             if samples is not None:
-                scores[nfe] = self.judge.score(samples, balanced_labels(num_samples, self.num_classes))
+                scores[nfe] = self._score(samples, nfe)
         return scores or None
