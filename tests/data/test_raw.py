@@ -72,6 +72,27 @@ def test_pixels_and_labels_of_every_kind_become_the_same_set(tmp_path, key, conv
     assert other.train_y.tolist() == raw()["train_y"].tolist()
 
 
+def test_the_content_hash_does_not_depend_on_the_number_of_threads(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"train_x": rng.random((1800, 1, 8, 8), np.float32), "train_y": np.arange(1800) % 3}
+    arrays |= {key.replace("train", "heldout"): value[:5] for key, value in arrays.items()}
+    before, hashes = torch.get_num_threads(), set()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        hashes.add(write(tmp_path, arrays).content_hash)
+    torch.set_num_threads(before)
+    assert len(hashes) == 1
+    wide = arrays["train_x"].astype(np.float64)
+    assert folder(str(tmp_path)).manifest.mean == pytest.approx([wide.mean()], abs=1e-7)
+    assert folder(str(tmp_path)).manifest.std == pytest.approx([wide.std(ddof=1)], abs=1e-7)
+
+
+def test_one_sample_of_one_value_has_the_least_deviation_not_nan(tmp_path):
+    x, y = np.full((1, 2, 1, 1), 0.5), np.zeros(1)
+    manifest = write(tmp_path, {"train_x": x, "train_y": y, "heldout_x": x, "heldout_y": y})
+    assert manifest.std == pytest.approx((1e-6, 1e-6))
+
+
 def test_half_precision_pixels_are_normalized_in_single_precision(tmp_path):
     write(tmp_path, each(np.float16))
     dataset = folder(str(tmp_path))

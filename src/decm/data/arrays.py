@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from decm.data.manifest import MANIFEST, Manifest, checked, content_hash, named, read_manifest
-from decm.data.raw import raw_pictures, whole_labels
+from decm.data.raw import channel_statistics, raw_pictures, whole_labels
 from decm.data.split import gaps
 from decm.flow.randomness import permutation
 
@@ -120,8 +120,7 @@ def write_arrays(
         if len(pictures[x]) != len(labels[y]):
             raise ValueError(f"{y} has {len(labels[y])} labels; expected {len(pictures[x])} labels, one a picture.")
     train = pictures["train_x"]
-    mean = train.mean((0, 2, 3))
-    std = train.std((0, 2, 3), correction=min(1, train[:, 0].numel() - 1)).clamp(min=1e-6)
+    mean, std = channel_statistics(train)
     prepared = {key: ((x - mean[:, None, None]) / std[:, None, None]).contiguous() for key, x in pictures.items()}
     prepared |= {key: torch.from_numpy(y) for key, y in labels.items()}
     manifest = checked(Manifest(

@@ -107,6 +107,19 @@ def raw_pictures(arrays: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Te
     return {key: torch.from_numpy(np.array(values, np.float32, order="C")) for key, values in found.items()}
 
 
+def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (of a sample, at least 1e-6) per channel of x [N, C, H, W], float32 [C] each.
+
+    Summed in float64 by numpy: torch's sums depend on the number of threads, and the content hash with them.
+    """
+    rows, count = x.numpy(), x[:, 0].numel()
+    mean = rows.mean((0, 2, 3), dtype=np.float64)
+    parts = np.array_split(rows, len(rows) // 256 + 1)  # float64 copies of a few pictures at a time
+    squares = sum(np.square(part - mean[:, None, None]).sum((0, 2, 3)) for part in parts)
+    std = np.sqrt(squares / max(1, count - 1)).clip(min=1e-6)
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
+
 def _check_values(key: str, values: np.ndarray) -> None:
     finite = np.isfinite(values).all((1, 2, 3))
     if not finite.all():
