@@ -33,10 +33,10 @@ def compose(verb: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration, resolved, as plain containers."""
+    """The configuration, resolved, as plain containers; of the segments those alone that `objective` takes."""
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return {str(key): value for key, value in container.items() if key != "segment"}
 
 
 # What a flow-matching teacher depends on: the same hash, the same teacher.
