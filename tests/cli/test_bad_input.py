@@ -167,7 +167,7 @@ def test_data_that_do_not_fit_the_network(cached):
         (["teacher=none"], "Choose a teacher"),
         (["logger.kind=paper"], "logger.kind='paper' is unknown"),
         (["resume=nowhere"], "resume=nowhere is not a run folder with these settings"),
-        (["trainer.precision=3"], "Precision"),
+        (["trainer.precision=3"], "trainer.precision=3"),
     ],
 )
 def test_a_setting_that_cannot_be(runs, overrides, said):
@@ -232,7 +232,7 @@ def test_a_stack_trace_for_those_who_ask(cached, finished, tmp_path):
     ("overrides", "said"),
     [
         (["trainer.activation_checkpointing=true"], "set jvp=split"),
-        (["trainer=fsdp", "trainer.precision=16-mixed"], "expected 32-true or bf16-mixed"),
+        (["trainer=fsdp", "trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
         (["trainer.reshard=true"], "trainer=fsdp alone"),
         (["experiment=decm_2d", "trainer.compile=true"], "MLP has no blocks to compile"),
         (["jvp=duall"], "dual, split, finite_difference"),

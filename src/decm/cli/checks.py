@@ -43,8 +43,11 @@ def _check_trainer(cfg: DictConfig) -> None:
             f"trainer.activation_checkpointing=true with jvp={cfg.jvp} would keep what it is to compute again; "
             "set jvp=split."
         )
-    if t.strategy == "fsdp" and t.precision not in PRECISIONS:
-        raise ValueError(f"trainer.precision={t.precision} under fsdp; expected {' or '.join(PRECISIONS)}.")
+    if t.precision not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision={t.precision} is not supported; expected {' or '.join(PRECISIONS)}. Weights, times and "
+            "losses stay in float32, and float16 is too narrow for the derivatives."
+        )
     if t.reshard and t.strategy != "fsdp":
         raise ValueError("trainer.reshard=true has an effect under trainer=fsdp alone; leave it out.")
 
