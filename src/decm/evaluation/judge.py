@@ -12,6 +12,7 @@ from decm.evaluation.manifold import memorized_share, precision_recall
 from decm.evaluation.points import sliced_wasserstein
 from decm.flow.randomness import generator
 
+NEIGHBORS = 3  # of precision and recall (arXiv:1904.06991)
 RESAMPLES = 10  # a single bootstrap resample of 2,000 digits scores anything from 0.19 to 0.46
 
 
@@ -20,6 +21,7 @@ class Judge(Protocol):
 
     metric: str
     reference: str
+    fewest: int  # samples that can be scored
 
     def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
         """`value`, and whatever else is known of samples [N, ...] with labels [N]."""
@@ -40,11 +42,17 @@ class ImageJudge:
     """
 
     metric = "frechet_distance"
+    fewest = NEIGHBORS + 1
 
     def __init__(
         self, net: DigitClassifier, to_pixels: Callable[[Tensor], Tensor], train: Tensor, heldout: Tensor,
         heldout_labels: Tensor,
     ) -> None:  # fmt: skip
+        if len(train) < self.fewest or len(heldout) < 2:
+            raise ValueError(
+                f"The data set has {len(train)} training and {len(heldout)} held-out images; to judge samples takes "
+                f"{self.fewest} and 2 of them or more."
+            )
         self.net, self.to_pixels = net, to_pixels
         self.train, self.heldout, self.heldout_labels = to_pixels(train), to_pixels(heldout), heldout_labels
         self.features = self._features(self.train)
@@ -62,7 +70,7 @@ class ImageJudge:
     def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
         pixels = self.to_pixels(samples)
         features = self._features(pixels)
-        precision, recall = precision_recall(features, self.features)
+        precision, recall = precision_recall(features, self.features, NEIGHBORS)
         return {
             "value": self._distance(features),
             "accuracy": accuracy(self.net, pixels, labels),
@@ -85,6 +93,7 @@ class PointsJudge:
     """Sliced 2-Wasserstein distance of points to as many exact samples; `draw(purpose, num)` gives those."""
 
     metric = "sliced_wasserstein"
+    fewest = 2
 
     def __init__(self, draw: Callable[[str, int], Tensor], reference: str) -> None:
         self.draw, self.reference = draw, reference
