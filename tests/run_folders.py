@@ -13,7 +13,6 @@ from helpers import seeded
 CONFIG = {
     "name": "toy", "seed": 3, "max_steps": 40, "batch_size": 8, "optimizer": {"lr": 0.001, "betas": [0.9, 0.99]},
     "network": {"num_classes": 4}, "evaluation": {"nfe": [1, 2], "every_num_samples": 50, "seed": 1000},
-    "segment": {"consistency": {"weight": 1.0}, "instantaneous": {"weight": 1.0}},
     "objective": {"consistency": {"weight": 1.0}}, "runs": "runs", "report": True, "debug": False,
 }  # fmt: skip
 RESULTS = {

@@ -67,6 +67,8 @@ def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_s
     """2-D mixtures: sliced Wasserstein distance to exact samples, and the four map errors."""
     if not isinstance(dataset, MixturePoints):
         raise ValueError("evaluation=twod needs a 2-D mixture (data=ring8 or grid9), where the exact flow is known.")
+    if num_map_points < 1:
+        raise ValueError(f"evaluation.bench.num_map_points={num_map_points}; expected 1 or more.")
 
     def draw(purpose: str, num: int) -> Tensor:
         return dataset.points(map_seed, purpose, torch.arange(num))

@@ -37,17 +37,18 @@ def image_statistics(
     Raises ValueError for a missing file, by its setting.
     """
     device = compute_device()
+    references = [read_reference(path) if path else None for path in (reference, (dinov2 or {}).get("reference"))]
     decode = build_decoder(dataset.manifest, autoencoder, "evaluation.bench.autoencoder", device)
 
-    def pair(extractor: Extractor, path: str | None) -> tuple[Extractor, Reference]:
-        if path:
-            return extractor, read_reference(path)
+    def pair(extractor: Extractor, known: Reference | None) -> tuple[Extractor, Reference]:
+        if known is not None:
+            return extractor, known
         return extractor, own_reference(dataset, decode, extractor.to(device), num_reference, cache, spatial)
 
-    pairs = [pair(build_extractor(features, weights), reference)]
+    pairs = [pair(build_extractor(features, weights), references[0])]
     if dinov2 and any(dinov2.values()):
         second = build_extractor("dinov2", dinov2["weights"], "evaluation.bench.dinov2.weights")
-        pairs.append(pair(second, dinov2["reference"]))
+        pairs.append(pair(second, references[1]))
     judge = SuiteJudge(pairs, decode, keep=keep, device=device)
     if decode.note:
         judge.reference += f"; {decode.note}"

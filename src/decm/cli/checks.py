@@ -8,6 +8,7 @@ from decm.cli.build import segment_names
 from decm.cli.expected import expected_curves
 from decm.cli.limits import check_name
 from decm.data.loader import micro_batch_size
+from decm.evaluation.judge import Judge
 from decm.flow.derivative import ENGINES
 from decm.flow.solvers import check_steps, choose_sampler
 from decm.training.sharding import PRECISIONS
@@ -17,7 +18,8 @@ def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that would otherwise be found wrong after the training, or never."""
     check_name(cfg.name)
     _at_least(1, {"max_steps": cfg.max_steps, "accumulate": cfg.accumulate})
-    _at_least(0, {"guard.rollbacks": cfg.guard.rollbacks})
+    _at_least(0, {"guard.rollbacks": cfg.guard.rollbacks, "snapshots.every": cfg.snapshots.every})
+    _at_least(0, {f"trainer.{key}": cfg.trainer[key] or 0 for key in ("threads", "clip_norm")})
     _at_least(1, {f"trainer.{key}": cfg.trainer[key] for key in ("checkpoint_every", "keep", "log_every")})
     if not 0 <= cfg.label_drop <= 1:
         raise ValueError(f"label_drop={cfg.label_drop}; expected a share between 0 and 1.")
@@ -45,8 +47,11 @@ def _check_trainer(cfg: DictConfig) -> None:
             f"trainer.activation_checkpointing=true with jvp={cfg.jvp} would keep what it is to compute again; "
             "set jvp=split."
         )
-    if t.strategy == "fsdp" and t.precision not in PRECISIONS:
-        raise ValueError(f"trainer.precision={t.precision} under fsdp; expected {' or '.join(PRECISIONS)}.")
+    if t.precision not in PRECISIONS:
+        raise ValueError(
+            f"trainer.precision={t.precision} is not supported; expected {' or '.join(PRECISIONS)}. Weights, times and "
+            "losses stay in float32, and float16 is too narrow for the derivatives."
+        )
     if t.reshard and t.strategy != "fsdp":
         raise ValueError("trainer.reshard=true has an effect under trainer=fsdp alone; leave it out.")
 
@@ -57,13 +62,22 @@ def check_evaluation(cfg: DictConfig) -> None:
     samplers = {int(nfe): name for nfe, name in (e.samplers or {}).items()}
     _at_least(2, {"evaluation.num_samples": e.num_samples})
     _at_least(1, {"evaluation.batch_size": e.batch_size})
+    _at_least(0, {f"evaluation.{key}": e[key] for key in ("every", "preview_every")})
     if not e.nfe:
         raise ValueError("evaluation.nfe is empty; expected at least one number of steps, e.g. [1,2,4,50].")
     for nfe in e.nfe:
         check_steps(nfe, samplers.get(nfe) or choose_sampler(nfe, segment_names(cfg)))
 
 
-def _at_least(low: int, settings: dict[str, int]) -> None:
+def check_num_samples(cfg: DictConfig, judge: Judge) -> None:
+    """Raise ValueError for fewer samples than the judge of a run can score."""
+    e = cfg.evaluation
+    _at_least(judge.fewest, {"evaluation.num_samples": e.num_samples})
+    if e.every:
+        _at_least(judge.fewest, {"evaluation.every_num_samples": e.every_num_samples})
+
+
+def _at_least(low: int, settings: dict[str, float]) -> None:
     for key, value in settings.items():
         if value < low:
             raise ValueError(f"{key}={value}; expected {low} or more.")

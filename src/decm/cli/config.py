@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from decm.cli.contents import CONTENTS, by_content, contents
 from decm.report.command import escape_interpolation
 
 
@@ -35,10 +36,16 @@ def compose(verb: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration, resolved, as plain containers."""
+    """The configuration, resolved, as plain containers; of the segments those alone that `objective` takes."""
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    return {str(key): value for key, value in container.items() if key != "segment"}
+
+
+def note_contents(cfg: DictConfig) -> None:
+    """Put the `contents` of a configuration into it, so that its run folder, checkpoints and teacher's hash have it."""
+    with open_dict(cfg):
+        cfg[CONTENTS] = contents(plain(cfg))
 
 
 def from_plain(settings: Any) -> Any:
@@ -60,10 +67,14 @@ TEACHER_KEYS = ("data", "network", "objective", "optimizer", "schedule", "ema", 
 
 
 def teacher_hash(settings: dict[str, Any]) -> str:
-    """A hash over (data, network, training settings) of a teacher's plain configuration; lacking some, it differs."""
-    facts = {key: settings.get(key) for key in TEACHER_KEYS}
-    if isinstance(facts["network"], dict):
-        facts["network"] = {**facts["network"], "two_times": False}
+    """A hash over (data, network, training settings) of a teacher's plain configuration; lacking some, it differs.
+
+    Data and weights enter by their contents, not by the paths where they lie.
+    """
+    settings = by_content(settings)
+    decisive = {key: settings.get(key) for key in TEACHER_KEYS}
+    if isinstance(decisive["network"], dict):
+        decisive["network"] = {**decisive["network"], "two_times": False}
     if settings.get("warm_start"):  # a teacher that was, is not the one that `teacher=auto` would train
-        facts["warm_start"] = settings["warm_start"]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        decisive["warm_start"] = settings["warm_start"]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

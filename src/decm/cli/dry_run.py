@@ -13,6 +13,7 @@ from decm.flow.derivative import forward_equivalents as dual_equivalents
 from decm.objectives.base import Segment
 from decm.training.callbacks.ema_snapshots import DTYPES
 from decm.training.callbacks.trajectories import Trajectory
+from decm.training.module import no_teacher
 
 FLOAT, ROWS, STEPS = 4, 512, 50  # bytes; rows and steps (spread over the run) that costs are counted on
 H100 = 989e12 * 0.4  # floating-point operations a second: the dense bfloat16 peak, of which 40% is assumed
@@ -33,6 +34,20 @@ class CountingField:
         guided = (t >= self.low) & (t <= self.high) if self.scale != 1 else torch.zeros(0)
         self.rows += len(t) + int(guided.sum())
         return torch.zeros_like(x)
+
+
+@dataclass
+class UnknownField(CountingField):
+    """The field of a run without a teacher, known on the anchor's own path alone."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return no_teacher(x, t, y)
+
+
+def needs_no_teacher(trajectory: Trajectory) -> None:
+    """Raise ValueError for a segment that asks for a velocity which only a teacher knows."""
+    t = (torch.arange(ROWS) + 0.5) / ROWS
+    costs(trajectory, t, 0, True, UnknownField(1, 0, 1), (1, 1))
 
 
 def costs(

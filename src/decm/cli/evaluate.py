@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from decm.cli.bench import Bench
 from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
-from decm.cli.checks import check_evaluation
+from decm.cli.checks import check_evaluation, check_num_samples
 from decm.cli.devices import pick_device
 from decm.cli.models import Model, load_model
 from decm.cli.runs import TIME_FORMAT, read_config, write_results
@@ -41,6 +41,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     began = time.perf_counter()
     dataset = same_data(run, model)
     bench = build_bench(run, dataset)
+    check_num_samples(run, bench.judge)
     pixels = getattr(bench.painter, "to_pixels", None)
     if cfg.save is not None and pixels is None:
         raise ValueError("save=npz: the samples of this run are no pictures.")

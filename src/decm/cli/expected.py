@@ -4,15 +4,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from decm.cli.config import compose, conf_dir, plain
+from decm.cli.config import compose, conf_dir, note_contents, plain
 from decm.cli.launch import is_first
-from decm.cli.runs import differences, work
+from decm.cli.runs import other_settings, work
 from decm.training.callbacks.expected import Curve, Expected
 from decm.training.callbacks.previews import Evaluate
 
 # What a run may differ in besides, and still be held against the curves: it changes no figure beyond rounding and the
-# noise of seeds. A segment counts where `objective` takes it.
-MAY_DIFFER = ("name", "seed", "accumulate", "jvp", "fused", "snapshots", "segment")
+# noise of seeds.
+MAY_DIFFER = ("name", "seed", "accumulate", "jvp", "fused", "snapshots")
 MAY_DIFFER_OF_EVALUATION = ("every", "preview_every", "nfe", "num_samples", "batch_size")
 
 
@@ -48,7 +48,8 @@ def deviations(experiment: str, settings: dict[str, Any]) -> list[str]:
     """In which settings that matter to its figures a run is not what `experiment` says."""
     default = compose("train", [f"experiment={experiment}"])
     default.runs = settings["runs"]
-    return differences(relevant(plain(default)), relevant(settings))
+    note_contents(default)
+    return other_settings(plain(default), settings, relevant)
 
 
 def relevant(settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,22 +3,25 @@
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from decm.cli.contents import both_by_content
 from decm.cli.launch import tell, told
 from decm.cli.locks import lock
 from decm.report.run_files import COMMANDS, DATA
 from decm.training.durable import write_text
 
+Settings = Callable[[dict[str, Any]], dict[str, Any]]
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
 NOT_SETTINGS = (
     "budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check", "expected", "report",
+    "contents",
 )  # fmt: skip
 # Of the trainer, what says where and how a run is done rather than what: it may go on with another number of devices.
 NOT_SETTINGS_OF_TRAINER = (
@@ -42,18 +45,27 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def work(settings: dict[str, Any]) -> dict[str, Any]:
-    """What of a plain configuration says which work is done."""
+    """The settings that the figures of a run depend on."""
     kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
-    if kept.get("warm_start") is None:  # which runs of an older decm do not name
-        kept.pop("warm_start", None)
     if isinstance(kept.get("trainer"), dict):
         kept["trainer"] = {k: v for k, v in kept["trainer"].items() if k not in NOT_SETTINGS_OF_TRAINER}
     return kept
 
 
+def training(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that the trained weights depend on: a run may go on with another evaluation."""
+    return {key: value for key, value in work(settings).items() if key != "evaluation"}
+
+
+def other_settings(a: dict[str, Any], b: dict[str, Any], of: Settings = training) -> list[str]:
+    """What differs between two plain configurations as far as `of` goes, data and weights compared by content."""
+    first, second = both_by_content(a, b)
+    return differences(of(first), of(second))
+
+
 def same_settings(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two runs would do the same work."""
-    return work(a) == work(b)
+    """Whether two runs would train the same, so that one may go on with the other's folder."""
+    return not other_settings(a, b)
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[str]:
@@ -76,11 +88,15 @@ def run_folders(root: Path, experiment: str) -> list[Path]:
     return sorted(found, key=lambda path: path.name, reverse=True)
 
 
+def unfinished_folders(root: Path, experiment: str) -> list[Path]:
+    """The run folders of an experiment that have no results yet, newest first."""
+    return [folder for folder in run_folders(root, experiment) if not (folder / RESULTS).is_file()]
+
+
 def unfinished(root: Path, settings: dict[str, Any]) -> Path | None:
     """The newest run folder of the same experiment and settings that has no results yet."""
-    for folder in run_folders(root, settings["name"]):
-        config = read_config(folder)
-        if not (folder / RESULTS).is_file() and config is not None and same_settings(config, settings):
+    for folder in unfinished_folders(root, settings["name"]):
+        if same_settings(read_config(folder) or {}, settings):
             return folder
     return None
 
@@ -98,34 +114,32 @@ def new_folder(root: Path, experiment: str) -> Path:
     raise OSError(f"No free run folder beside {folder}.")
 
 
-def open_folder(settings: dict[str, Any], resume: str | None, fixed: Path | None = None) -> Path:
-    """The folder that this run writes to: `fixed` (a sweep's), the one to resume, or a new one.
+def open_folder(settings: dict[str, Any], chosen: Path | None = None) -> Path:
+    """The folder that this run writes to: `chosen` (of a run that goes on, or a sweep's), or a new one.
 
-    It is locked for this process. Raises ValueError if it cannot be written or another process has it, and if `resume`
-    names a folder that is not a run of these settings.
+    It is locked for this process. Raises ValueError if it cannot be written or another process has it.
     """
     root = Path(settings["runs"])
     inherited = told("DECM_RUN_FOLDER", root)
     if inherited is not None:
         return inherited
     try:
-        if fixed is not None:
-            folder = fixed
-            folder.mkdir(parents=True, exist_ok=True)
-        elif resume not in (None, "auto"):
-            folder = Path(str(resume))
-            config = read_config(folder)
-            if config is None or not same_settings(config, settings):
-                which = "; ".join(differences(work(config), work(settings))[:5]) if config else f"it has no {CONFIG}"
-                raise ValueError(f"resume={resume} is not a run folder with these settings: {which}.")
-        else:
-            folder = (unfinished(root, settings) if resume else None) or new_folder(root, settings["name"])
+        folder = chosen or new_folder(root, settings["name"])
+        folder.mkdir(parents=True, exist_ok=True)
         lock(folder)
+        set_results_aside(folder, settings)
         write_config(folder, settings)
     except OSError as error:
         raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
     tell("DECM_RUN_FOLDER", folder, root)
     return folder
+
+
+def set_results_aside(folder: Path, settings: dict[str, Any]) -> None:
+    """Rename the results of a run that is now trained longer, so that it counts as unfinished until it has new ones."""
+    before = (read_config(folder) or {}).get("max_steps")
+    if before is not None and before != settings["max_steps"] and (folder / RESULTS).is_file():
+        (folder / RESULTS).replace(folder / f"results_step{before}.json")
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:

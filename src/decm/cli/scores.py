@@ -43,6 +43,7 @@ def score_models(
         "metric": bench.judge.metric,
         "reference": bench.judge.reference,
         "num_samples": e.num_samples,
+        "evaluation_seed": e.seed,
         "floor": bench.judge.floor(e.num_samples),
         "samplers": {str(nfe): evaluator.sampler(nfe, names if student else []) for nfe in e.nfe},
         "teacher": {nfe: score["value"] for nfe, score in teachers.items()},

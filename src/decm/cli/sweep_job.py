@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from decm.cli.exits import INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
-from decm.cli.runs import LAST, RESULTS, differences, metric, read_config, read_results, same_settings, work
+from decm.cli.runs import LAST, RESULTS, metric, other_settings, read_config, read_results, work
 from decm.cli.sweep_report import OVERRIDES
 from decm.cli.words import inherited
 from decm.training.callbacks.preemption import SIGNALS, PreemptedError
@@ -74,9 +74,10 @@ def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
     config = read_config(folder)
     if config is None:
         return None
-    if not same_settings(config, settings):
+    others = other_settings(config, settings, work)  # with the evaluation: the jobs of a sweep are compared
+    if others:
         raise ValueError(
-            f"{folder} is a job with other settings: {'; '.join(differences(work(config), work(settings))[:5])}. A "
+            f"{folder} is a job with other settings: {'; '.join(others[:5])}. A "
             "sweep goes on with the same overrides in the same order; set hydra.sweep.dir=<another folder>."
         )
     path = folder / RESULTS

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from torch import nn
 
 from decm.cli.build import build_network
-from decm.cli.config import compose, from_plain, plain, teacher_hash
+from decm.cli.config import compose, from_plain, note_contents, plain, teacher_hash
 from decm.cli.launch import tell, told
 from decm.cli.limits import check_name
 from decm.cli.locks import locked
@@ -96,13 +97,18 @@ def _from_weights(cfg: DictConfig) -> Source:
     return _guided(cfg, network, network.state_dict(), str(cfg.teacher.path), reused=True, seconds=0.0)
 
 
+def guided_field(cfg: DictConfig, network: nn.Module) -> GuidedVelocity:
+    """The velocity of a network, guided as `teacher.guidance` says. Raises ValueError for a guidance that cannot be."""
+    g = cfg.teacher.guidance
+    return GuidedVelocity(network, int(network.num_classes), g.scale, g.eta_rms, g.low, g.high)  # type: ignore[arg-type]
+
+
 def _guided(
     cfg: DictConfig, network: nn.Module, weights: dict[str, Any], path: str, reused: bool, seconds: float
 ) -> Source:
     """The source whose velocity is a network's, guided as `teacher.guidance` says."""
-    g = cfg.teacher.guidance
     network.eval().requires_grad_(False)
-    field = GuidedVelocity(network, int(network.num_classes), g.scale, g.eta_rms, g.low, g.high)  # type: ignore[arg-type]
+    field = guided_field(cfg, network)
 
     def guided(x: Any, t: Any, s: Any, y: Any) -> Any:
         return field(x, t, y)
@@ -122,11 +128,18 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     """The configuration of the teacher's own run: `teacher.experiment` with this run's data, network and machine."""
     if not cfg.teacher.experiment:
         raise ValueError("teacher=auto needs teacher.experiment, the experiment that trains the teacher.")
-    teacher = compose("train", [f"experiment={cfg.teacher.experiment}"])
+    try:
+        teacher = compose("train", [f"experiment={cfg.teacher.experiment}"])
+    except MissingConfigException as error:
+        raise ValueError(
+            f"teacher.experiment={cfg.teacher.experiment} is not an experiment; expected the name of a file below "
+            "conf/experiment, e.g. teacher_digits."
+        ) from error
     check_name(teacher.name)
     for key in ("data", "network", "trainer", "logger", "runs", "debug"):
         teacher[key] = cfg[key]
     teacher.network.two_times = False
+    note_contents(teacher)
     return teacher
 
 

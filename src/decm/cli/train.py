@@ -1,6 +1,7 @@
 """`decm train`: teacher, distillation, evaluation, pictures, table."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,23 @@ from torch import Tensor
 
 from decm.cli.bench import Bench
 from decm.cli.budget import apply_budget
-from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
+from decm.cli.build import build_dataset, build_evaluator, segment_names
 from decm.cli.checks import check_settings
-from decm.cli.config import plain
+from decm.cli.config import note_contents, plain
+from decm.cli.contents import by_content
 from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.dry_run import describe
 from decm.cli.fit import fit
 from decm.cli.launch import is_first
-from decm.cli.locks import unlock
+from decm.cli.locks import locked, unlock
+from decm.cli.prepare import Prepared, prepare
 from decm.cli.report_page import try_page
-from decm.cli.runs import metric, note_command, note_data, open_folder, work, write_results
+from decm.cli.resume import run_to_continue
+from decm.cli.runs import metric, note_command, note_data, open_folder, read_config, work, write_results
 from decm.cli.scores import code_version, costs, figures, score_models
 from decm.cli.stored import forget, stored
 from decm.cli.sweep_job import apart, earlier, job_folder, leave_orphaned, note, wants_processes
 from decm.cli.teachers import Source, obtain
-from decm.cli.warm_start import check_warm_start
 from decm.cli.words import job_command
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
@@ -41,49 +44,50 @@ def task(cfg: DictConfig) -> float | None:
     """Run an experiment; returns the student's metric at its fewest steps, which sweepers minimize."""
     check_settings(cfg)
     apply_budget(cfg)  # before the settings are plain: schedules follow max_steps
-    settings = plain(cfg)
     if cfg.dry_run:
         print("\n".join(describe(cfg)), flush=True)
         return None
+    note_contents(cfg)
     fixed = job_folder()
     try:
         if fixed is None:
-            return run_in(open_folder(settings, cfg.resume), cfg)
-        done = earlier(fixed, settings)
+            return run_in(cfg, run_to_continue(cfg) if is_first() else None)
+        done = earlier(fixed, plain(cfg))
         if done is not None:
             return done
         note(fixed)
         if wants_processes(cfg):
             return apart(fixed)
-        return run_in(open_folder(settings, None, fixed), cfg, f"{cfg.name}/{fixed.parent.name}")
+        return run_in(cfg, fixed, f"{cfg.name}/{fixed.parent.name}")
     except PreemptedError as stop:
         stop.requeue()
         leave_orphaned()
         raise
 
 
-def run_in(folder: Path, cfg: DictConfig, group: str | None = None) -> float | None:
-    """`run` in a folder that this process has locked, and lets go of."""
-    if is_first():
-        print(f"{cfg.name} in {folder}", flush=True)
-        note_command(folder, job_command())
-    try:
-        return run(cfg, folder, group)
-    finally:
-        unlock(folder)
+def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> float | None:
+    """`run` in the folder `chosen`, or in a new one, which this process locks; made once all is known to be right."""
+    with locked(chosen) if chosen is not None and chosen.is_dir() else nullcontext():
+        prepared = prepare(cfg, chosen)
+        folder = open_folder(plain(cfg), chosen)
+        if is_first():
+            print(f"{cfg.name} in {folder}", flush=True)
+            note_command(folder, job_command())
+        try:
+            return run(cfg, folder, prepared, group)
+        finally:
+            unlock(folder)
 
 
-def run(cfg: DictConfig, folder: Path, group: str | None = None) -> float | None:
+def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = None) -> float | None:
     """Train in `folder`, evaluate, and write results.json, table.md and the pictures; None on processes but the first.
 
     Each process generates its share of the samples, the first one scores and writes.
     """
-    dataset = build_dataset(cfg)
+    dataset, bench = prepared.dataset, prepared.bench
     if is_first():
         note_data(folder, dataset.manifest.facts())
-    bench = build_bench(cfg, dataset)
-    check_warm_start(cfg, folder)
-    source = obtain(cfg, dataset, fit_teacher)
+    source = prepared.source or obtain(cfg, dataset, fit_teacher)
     if not cfg.distill:
         return score_teacher(cfg, folder, dataset, bench, source)
     fitted = fit(cfg, folder, dataset, source, bench, group)
@@ -140,7 +144,8 @@ def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Benc
     evaluator = build_evaluator(cfg, bench, dataset, device)
     if rank_and_world()[1] == 1:
         return evaluator
-    return stored(evaluator, folder, {"settings": work(plain(cfg)), "code": code_version()})
+    settings = read_config(folder) or {}  # of the first process: all must come to the same name
+    return stored(evaluator, folder, {"settings": work(by_content(settings)), "code": code_version()})
 
 
 def fit_teacher(cfg: DictConfig, folder: Path) -> None:

@@ -13,9 +13,9 @@ from decm.pretrained.networks import load_strictly
 from decm.training.checkpoint_folder import candidates
 
 
-def check_warm_start(cfg: DictConfig, folder: Path) -> None:
+def check_warm_start(cfg: DictConfig, folder: Path | None) -> None:
     """Raise ValueError for weights that do not fit, before a teacher is trained; a run that goes on needs none."""
-    if cfg.warm_start is not None and not candidates(folder / LAST.parent):
+    if cfg.warm_start is not None and not (folder and candidates(folder / LAST.parent)):
         load(build_network(cfg.network, cfg.seed), cfg)
 
 

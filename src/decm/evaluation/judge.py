@@ -20,6 +20,7 @@ class Judge(Protocol):
 
     metric: str
     reference: str
+    fewest: int  # samples that every score can be taken of
 
     def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
         """`value`, and whatever else is known of samples [N, ...] with labels [N]."""
@@ -43,6 +44,7 @@ class ImageJudge:
     """
 
     metric = "frechet_distance"
+    fewest = NEIGHBORS + 1
 
     def __init__(
         self, net: DigitClassifier, to_pixels: Callable[[Tensor], Tensor], train: Tensor, heldout: Tensor,
@@ -90,6 +92,7 @@ class PointsJudge:
     """Sliced 2-Wasserstein distance of points to as many exact samples; `draw(purpose, num)` gives those."""
 
     metric = "sliced_wasserstein"
+    fewest = 2
 
     def __init__(self, draw: Callable[[str, int], Tensor], reference: str) -> None:
         self.draw, self.reference = draw, reference

@@ -112,6 +112,7 @@ class SuiteJudge:
     ) -> None:  # fmt: skip
         for extractor, reference in pairs:
             reference.check_fits(extractor)
+        self.fewest = NEIGHBORS + 1 if keep else 2
         self.pairs, self.to_pixels, self.batch_size, self.keep, self.device = pairs, to_pixels, batch_size, keep, device
         parts = [
             f"{reference.describe()}, features {extractor.name}" + (f" ({extractor.note})" if extractor.note else "")

@@ -23,21 +23,24 @@ def escape_interpolation(text: str) -> str:
 def rebuilt_command(run: Run) -> str:
     """A command that starts such a run, from what its settings have otherwise than their experiment; "" if unknown.
 
-    Unknown are a segment's own numbers, which `objective` has otherwise than `segment`, and settings that one of the
-    two alone has, as after a change of network: no override gives them.
+    Unknown are segments and numbers of segments that the experiment does not have, and settings that one of the two
+    alone has, as after a change of network.
     """
     if not run.defaults:
         return ""
     wanted, usual = (config.get("objective") or {} for config in (run.config, run.defaults))
-    gone, new = sorted(set(usual) - set(wanted)), sorted(set(wanted) - set(usual))
-    words = [f"~objective.{name}" for name in gone] + [f"+objective.{name}=${{segment.{name}}}" for name in new]
+    if set(wanted) - set(usual):
+        return ""
+    words = [f"~objective.{name}" for name in sorted(set(usual) - set(wanted))]
     own, theirs = flat(run.config), flat(run.defaults)
     for key, *_ in run.changes():
         path, _, last = key.rpartition(".")
         value = _value(own[key]) if key in own else None
-        if key == "objective" or key.startswith(tuple(f"objective.{name}." for name in gone)):
+        if key == "objective":
             continue
-        if not key.startswith("objective.") and value is not None and (last.isdigit() or key in theirs):
+        if key.startswith("objective."):
+            return ""
+        if value is not None and (last.isdigit() or key in theirs):
             words.append(f"{path}={{{last}:{value}}}" if last.isdigit() else f"{key}={value}")
         elif theirs.get(key, "") not in ({}, None) or not any(other.startswith(f"{key}.") for other in own):
             return ""

@@ -10,7 +10,7 @@ INCIDENTS, ROLLBACKS = "incidents", "rollbacks.jsonl"  # guard.py's, which impor
 DATA = "data.json"  # what the data are: their manifest without the list of files
 COMMANDS = "command.txt"  # a line each time that the run was started: when, and how
 # Settings that say how a run is started, not what it is.
-UNTOLD = ("runs", "resume", "dry_run", "debug", "report")
+UNTOLD = ("runs", "resume", "dry_run", "debug", "report", "contents")
 FINISHED, RUNNING, UNFINISHED, DAMAGED = "finished", "running", "unfinished", "damaged"
 TAIL = 4096  # bytes: the last lines of metrics.csv, however long it is
 
@@ -129,7 +129,7 @@ def _number(text: str | None) -> float | None:
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """{dotted key: value}; the objective is its segments' names, and of their numbers what `segment` has otherwise."""
+    """{dotted key: value}; `objective` is the segments' names, the numbers of each stand below `objective.<name>`."""
 
     def walk(node: Any, path: str) -> dict[str, Any]:
         if isinstance(node, dict) and node:
@@ -139,10 +139,8 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
         return {path: node}
 
     told = {key: value for key, value in config.items() if key not in (*UNTOLD, "objective")}
-    found, segments = walk(told, ""), config.get("objective") or {}
-    own = walk(segments, "objective") if segments else {}
-    same = {key for key in own if found.get(key.replace("objective", "segment", 1), "") == own[key]}
-    return found | {"objective": sorted(segments)} | {key: value for key, value in own.items() if key not in same}
+    segments = config.get("objective") or {}
+    return walk(told, "") | {"objective": sorted(segments)} | (walk(segments, "objective") if segments else {})
 
 
 def shown(value: Any) -> str:
@@ -155,10 +153,16 @@ def shown(value: Any) -> str:
 
 
 def differences(configs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """(setting, its value in each configuration) of the settings in which they are not alike."""
+    """(setting, its value in each configuration) of the settings in which they are not alike.
+
+    A segment's numbers are compared where all have the segment: its name among `objective` says it otherwise.
+    """
     flats = [flat(config) for config in configs]
+    shared = set.intersection(*(set(one["objective"]) for one in flats))
     found = []
     for key in dict.fromkeys(key for one in flats for key in one):
+        if key.startswith("objective.") and key.split(".")[1] not in shared:
+            continue
         values = tuple(shown(one[key]) if key in one else "-" for one in flats)
         if len(set(values)) > 1:
             found.append((key, *values))

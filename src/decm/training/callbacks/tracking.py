@@ -70,9 +70,8 @@ def summaries(settings: dict[str, Any]) -> dict[str, str]:
 
 
 def described(settings: dict[str, Any]) -> dict[str, Any]:
-    """The configuration as W&B's tables filter and group by it: segments in one word, those not trained on left out."""
-    told = {key: value for key, value in settings.items() if key != "segment"}
-    return {**told, "experiment": settings["name"], "segments": "+".join(segments(settings))}
+    """The configuration as W&B's tables filter and group by it: segments in one word."""
+    return {**settings, "experiment": settings["name"], "segments": "+".join(segments(settings))}
 
 
 def log_table(loggers: list[Any], name: str, columns: list[str], rows: list[list[Any]]) -> None:

@@ -58,14 +58,29 @@ class Trajectory(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Parameters of the objective itself are trained and saved with the student."""
-        if not isinstance(self.objective, nn.Module) or not any(True for _ in self.objective.parameters()):
-            return
-        if isinstance(trainer.strategy, ShardedStrategy):
+        if self._has_parameters():
+            pl_module.laws[self.name] = self.objective  # type: ignore[assignment, index, operator]
+
+    def _has_parameters(self) -> bool:
+        return isinstance(self.objective, nn.Module) and any(True for _ in self.objective.parameters())
+
+    def check_sharded(self, batch_size: int, parts: int) -> None:
+        """Raise ValueError for what cannot be under trainer=fsdp: sharded networks are called by all ranks together.
+
+        Each of the `parts` (devices times micro-batches) of a batch must have a row.
+        """
+        if self._has_parameters():
             raise ValueError(
                 f"Segment {self.name}: the parameters of {type(self.objective).__name__} itself are not sharded under "
                 "trainer=fsdp. Choose trainer=ddp, or a setting without them (sCM: adaptive=false)."
             )
-        pl_module.laws[self.name] = self.objective  # type: ignore[assignment, index, operator]
+        count = max(1, round(batch_size * self.fraction))
+        if count < parts:
+            raise ValueError(
+                f"Segment {self.name} has {count} of batch_size={batch_size} rows, fewer than the {parts} "
+                "micro-batches (devices times accumulate), each of which needs one under trainer=fsdp. Raise its "
+                "fraction or batch_size, or lower accumulate."
+            )
 
     def plan(self, batch: Batch, step: int, seed: int, global_batch: int) -> SubTrajectory | None:
         """The segment of this step, or None; None too where no row of this micro-batch is chosen."""
@@ -82,16 +97,9 @@ class Trajectory(Callback):
         return SubTrajectory(self.name, self.objective, start, end, count, rows, weight, self.ramp(step))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sharded networks are called by all ranks together: each must have a row in each micro-batch."""
-        whole: int = pl_module.recipe.batch_size  # type: ignore[union-attr, assignment]
-        parts = trainer.world_size * trainer.accumulate_grad_batches
-        count = max(1, round(whole * self.fraction))
-        if isinstance(trainer.strategy, ShardedStrategy) and count < parts:
-            raise ValueError(
-                f"Segment {self.name} has {count} of batch_size={whole} rows, fewer than the {parts} micro-batches "
-                "(devices times accumulate), each of which needs one under trainer=fsdp. Raise its fraction or "
-                "batch_size, or lower accumulate."
-            )
+        if isinstance(trainer.strategy, ShardedStrategy):
+            whole: int = pl_module.recipe.batch_size  # type: ignore[union-attr, assignment]
+            self.check_sharded(whole, trainer.world_size * trainer.accumulate_grad_batches)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         recipe = pl_module.recipe
