@@ -15,11 +15,12 @@ from decm.data.latent_sets import Plan, Source, check_set, describe, finish_set,
 from decm.data.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
 from decm.data.latents import latents_manifest
 from decm.data.manifest import Manifest
+from decm.data.shards import first_infinite
 
 WRITING = ("out", "num_classes", "record_size", "shard_records", "seed")
 USES = {
-    "encode": {*WRITING, "source", "weights", "kind", "autoencoder", "image_size", "latent", "dtype", "flip",
-               "batch_size", "workers", "device"},
+    "encode": {*WRITING, "source", "weights", "kind", "autoencoder", "image_size", "exif_orientation", "on_corrupt",
+               "latent", "dtype", "flip", "batch_size", "workers", "device"},
     "import": {*WRITING, "source"},
     "check": {"path"},
     "synth": {*WRITING, "num", "shape", "dtype", "flip"},
@@ -57,20 +58,28 @@ def _refuse_unheeded(action: str) -> None:
 def encode(cfg: DictConfig) -> None:
     """Encode a folder or tar shards of images; with torchrun, every rank makes its share of the shards."""
     from decm.cli.encode import EncodedImages
+    from decm.cli.images import intact
     from decm.pretrained.decode import build_autoencoder
 
     images, found, others = find_images(cfg.source)
-    if others and rank_and_world()[0] == 0:
+    first = rank_and_world()[0] == 0
+    if others and first:
         print(f"Skipped below {cfg.source}, as no images of a class: {others}.", flush=True)
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
     autoencoder, facts = build_autoencoder(cfg.kind, overrides, cfg.weights)  # type: ignore[arg-type]
     source = EncodedImages(
-        images, autoencoder, cfg.image_size, cfg.latent, cfg.dtype, cfg.flip, cfg.seed, cfg.batch_size, cfg.workers
-    )
+        images, autoencoder, cfg.image_size, cfg.exif_orientation, cfg.latent, cfg.dtype, cfg.flip, cfg.seed,
+        cfg.batch_size, cfg.workers,
+    )  # fmt: skip
+    images, note = intact(images, source.load, cfg.on_corrupt, cfg.workers)
+    if note and first:
+        print(note, flush=True)
+    source = replace(source, images=images)
     autoencoder.to(pick_device(cfg.device))
     extra = {
         "autoencoder": facts, "latent": f"posterior {cfg.latent}", "image_size": cfg.image_size,
-        "crop": "center, as ADM", "source_hash": listing_hash(images, cfg.source),
+        "crop": "center, as ADM", "exif_orientation": cfg.exif_orientation,
+        "source_hash": listing_hash(images, cfg.source),
     }  # fmt: skip
     plan = _plan(
         cfg, len(images), source.shape, cfg.dtype, found, cfg.flip, f"images of {Path(cfg.source).name}, encoded", extra
@@ -99,7 +108,14 @@ def _adopt(cfg: DictConfig) -> None:
     if Path(cfg.out).resolve() != folder.resolve():
         raise ValueError(f"{folder} holds tar shards, which are taken as they lie: set out={folder}.")
     names = sorted(path.name for path in folder.glob("*.tar"))
-    classes = max(int(read_index(folder / name).labels.max()) for name in names) + 1
+    indices = {name: read_index(folder / name) for name in names}
+    infinite = [name for name, index in indices.items() if not index.finite]
+    if infinite:
+        raise ValueError(
+            f"Shard {folder / infinite[0]} holds latents that are not finite, in its record "
+            f"{first_infinite(folder / infinite[0])}. Make it again."
+        )
+    classes = max(int(index.labels.max()) for index in indices.values()) + 1
     manifest = describe(
         folder, names, folder.name, cfg.num_classes or classes, f"tar shards of {folder.name}, as they lay",
         {"latent": "as imported", "order": "as found, not permuted over the set"},

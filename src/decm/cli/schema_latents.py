@@ -16,6 +16,8 @@ class Latents:
     kind: str = MISSING
     autoencoder: Any = None
     image_size: int = MISSING
+    exif_orientation: bool = MISSING
+    on_corrupt: str = MISSING
     latent: str = MISSING
     flip: bool = MISSING
     dtype: str = MISSING
@@ -37,6 +39,8 @@ class Images:
     out: str = MISSING
     size: int = MISSING
     channels: int = MISSING
+    exif_orientation: bool = MISSING
+    on_corrupt: str = MISSING
     heldout: float = MISSING
     num_classes: int | None = None
     seed: int = MISSING

@@ -30,6 +30,8 @@ class Reference:
     features: str = MISSING
     weights: str | None = None
     size: int | None = None
+    exif_orientation: bool = MISSING
+    on_corrupt: str = MISSING
     keep: int = MISSING
     batch_size: int = MISSING
     device: str = MISSING

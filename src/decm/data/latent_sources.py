@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from decm.data.index import whole_labels
 from decm.data.latent_sets import Plan, finish_set, write_set
 from decm.data.latents import LatentDataset
 from decm.data.manifest import MANIFEST
@@ -40,7 +41,10 @@ class LightningDiTLatents:
             if missing:
                 raise ValueError(f"{path} has no {' and '.join(sorted(missing))}; expected {', '.join(KEYS)}.")
             self._keys = [key for key in KEYS[:2] if key in file.keys()]  # noqa: SIM118 (not a dict)
-            labels.append(file.get_tensor("labels").reshape(-1).to(torch.int64).numpy())
+            try:
+                labels.append(whole_labels(file.get_tensor("labels").numpy()))
+            except (SafetensorError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}: its labels cannot be read ({error}). Copy it again.") from error
             slices = {key: file.get_slice(key) for key in self._keys}
             kinds |= {(tuple(s.get_shape()[1:]), s.get_dtype(), len(slices)) for s in slices.values()}
             short = [key for key, s in slices.items() if s.get_shape()[0] != len(labels[-1])]
