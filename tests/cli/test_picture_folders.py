@@ -1,6 +1,7 @@
 """`decm data`, `decm reference` and `decm latents encode` read the same pictures of a folder, and the same pixels."""
 
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from commands import decm
+from commands import decm, train
 from decm.cli.config import compose
 from decm.cli.latents import task as latents
 from decm.cli.reference import task as reference
@@ -184,3 +185,19 @@ def test_a_damaged_picture_in_a_shard_is_named_with_shard_and_record(linked, tmp
     answer = decm("data", f"images={tmp_path / 'tars'}", "size=8", "heldout=0.5", f"out={tmp_path / 'out'}")
     assert answer.code == 2
     assert re.search(rf"The image 'bad' at byte \d+ of {tmp_path}/tars/0\.tar cannot be decoded", answer.err)
+
+
+def test_pictures_as_data_path_get_the_command_that_makes_a_set_of_them(linked, tmp_path):
+    answer = train(tmp_path / "runs", "data=folder", f"data.path={linked}")
+    assert answer.code == 2
+    command = re.search("`(decm data .*?)`", answer.err)[1].replace("<pixels a side>", "8")
+    assert shlex.split(command) == ["decm", "data", f"images={linked}", "size=8", f"out={linked}-set"]
+    assert decm(*shlex.split(command)[1:], "heldout=0.25").code == 0
+    answer = train(tmp_path / "runs", "data=folder", f"data.path={linked}-set")
+    assert "the network expects" in answer.err  # which has other channels and classes: the set itself is read
+
+
+def test_pictures_as_the_path_of_latents_get_the_command_that_encodes_them(linked, tmp_path):
+    answer = train(tmp_path / "runs", "data=latents", f"data.path={linked}")
+    assert answer.code == 2
+    assert f"`decm latents encode source={linked} weights=<autoencoder> out={linked}-set`" in answer.err

@@ -69,7 +69,7 @@ def folder(path: str) -> ArrayDataset:
     manifest = read_manifest(path)
     file = Path(path) / ARRAYS
     if not file.is_file():
-        raise ValueError(f"{path} has a manifest but no {ARRAYS}. Prepare it again with decm.data.arrays.write_arrays.")
+        raise ValueError(f"{path} has a manifest but no {ARRAYS}. Make it again with `decm data`, or write_arrays.")
     arrays = load_file(file)
     if content_hash(*(arrays[key] for key in KEYS)) != manifest.content_hash:
         raise ValueError(f"{file} is not what its manifest describes (content hash differs). Prepare it again.")
