@@ -128,7 +128,7 @@ def test_mistakes_are_sentences(tmp_path, weights):
     for overrides, message in (
         ([], "Name one source"),
         (["data=digits", f"images={tmp_path}"], "Name one source"),
-        (["images=absent"], "does not exist"),
+        (["images=absent"], "images='absent' is no folder"),
         (["data=digits", "size=8"], "size="),
         (["data=digits", "split=test"], "expected train or heldout"),
         (["data=ring8"], "no images"),

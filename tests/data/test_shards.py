@@ -156,7 +156,7 @@ def test_an_index_that_is_none_says_so(shard):
         ({"a.latents.npy": npy(np.zeros((2, *SHAPE), "float16")), "a.labels.npy": npy(np.arange(3))}, "3 labels"),
         ({"a.latent.npy": npy(np.zeros(SHAPE, "float16")), "a.cls": b"1", "b.latent.npy":
           npy(np.zeros((1, 4, 4), "float16")), "b.cls": b"1"}, "expected one shape"),
-        ({"a.latent.npy": b"no array", "a.cls": b"1"}, "no plain array"),
+        ({"a.latent.npy": b"no array", "a.cls": b"1"}, "latent.npy of '/a' cannot be read"),
         ({}, "empty"),
     ],
 )  # fmt: skip

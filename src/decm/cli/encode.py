@@ -28,6 +28,7 @@ class EncodedImages:
     images: Sequence[ImageFile]
     autoencoder: Autoencoder
     side: int
+    exif_orientation: bool
     latent: str
     dtype: str
     flip: bool
@@ -49,12 +50,16 @@ class EncodedImages:
         side = self.side // self.autoencoder.factor
         return self.autoencoder.latent_channels, side, side
 
+    def load(self, file: ImageFile) -> Tensor:
+        """The pixels of an image, uint8 [3, side, side]."""
+        return load_image(file, self.side, exif_orientation=self.exif_orientation)
+
     def records(self, rows: Sequence[np.ndarray]) -> Iterator[Record]:
         """One record for each array of row numbers; the next one's images are decoded meanwhile."""
         waiting: deque[tuple[np.ndarray, list[Future[Tensor]]]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
             for numbers in rows:
-                waiting.append((numbers, [pool.submit(load_image, self.images[i], self.side) for i in numbers]))
+                waiting.append((numbers, [pool.submit(self.load, self.images[i]) for i in numbers]))
                 if len(waiting) > 1:
                     yield self._record(*waiting.popleft())
             while waiting:
@@ -64,7 +69,15 @@ class EncodedImages:
         images = torch.stack([future.result() for future in pixels]).float() / 127.5 - 1
         labels = np.array([self.images[i].label for i in numbers], np.int64)
         latents = self._encode(images, numbers, "posterior")
-        return latents, self._encode(images.flip(-1), numbers, "posterior/flip") if self.flip else None, labels
+        flipped = self._encode(images.flip(-1), numbers, "posterior/flip") if self.flip else None
+        for copy in (latents, flipped):
+            finite = np.isfinite(copy).all((1, 2, 3)) if copy is not None else np.ones(1, bool)
+            if not finite.all():
+                raise ValueError(
+                    f"The latent of the image {self.images[numbers[~finite][0]]} is not finite in {self.dtype}. Choose "
+                    "dtype=float32, or look at the image."
+                )
+        return latents, flipped, labels
 
     def _encode(self, images: Tensor, numbers: np.ndarray, purpose: str) -> np.ndarray:
         z, logvar = (part.cpu() for part in self.autoencoder.encode(images, self.batch_size))

@@ -18,11 +18,12 @@ from decm.data.latent_sources import LightningDiTLatents, SyntheticLatents, synt
 from decm.data.latents import latents_manifest
 from decm.data.manifest import Manifest
 from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
+from decm.data.shards import first_infinite
 
 WRITING = ("out", "num_classes", "class_names", "record_size", "shard_records", "seed")
 USES = {
-    "encode": {*WRITING, "source", "weights", "kind", "autoencoder", "image_size", "latent", "dtype", "flip",
-               "batch_size", "workers", "device"},
+    "encode": {*WRITING, "source", "weights", "kind", "autoencoder", "image_size", "exif_orientation", "on_corrupt",
+               "latent", "dtype", "flip", "batch_size", "workers", "device"},
     "import": {*WRITING, "source"},
     "check": {"path"},
     "synth": {*WRITING, "num", "shape", "dtype", "flip"},
@@ -60,20 +61,28 @@ def _refuse_unheeded(action: str) -> None:
 def encode(cfg: DictConfig) -> None:
     """Encode a folder or tar shards of images; with torchrun, every rank makes its share of the shards."""
     from decm.cli.encode import EncodedImages
+    from decm.cli.images import intact
     from decm.pretrained.decode import build_autoencoder
 
     images, _, others = find_images(cfg.source)
-    if others and rank_and_world()[0] == 0:
+    first = rank_and_world()[0] == 0
+    if others and first:
         print(f"Skipped below {cfg.source}, as no images of a class: {others}.", flush=True)
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
     autoencoder, facts = build_autoencoder(cfg.kind, overrides, cfg.weights)  # type: ignore[arg-type]
     source = EncodedImages(
-        images, autoencoder, cfg.image_size, cfg.latent, cfg.dtype, cfg.flip, cfg.seed, cfg.batch_size, cfg.workers
-    )
+        images, autoencoder, cfg.image_size, cfg.exif_orientation, cfg.latent, cfg.dtype, cfg.flip, cfg.seed,
+        cfg.batch_size, cfg.workers,
+    )  # fmt: skip
+    images, note = intact(images, source.load, cfg.on_corrupt, cfg.workers)
+    if note and first:
+        print(note, flush=True)
+    source = replace(source, images=images)
     autoencoder.to(pick_device(cfg.device))
     extra = {
         "autoencoder": facts, "latent": f"posterior {cfg.latent}", "image_size": cfg.image_size,
-        "crop": "center, as ADM", "source_hash": listing_hash(images, cfg.source),
+        "crop": "center, as ADM", "exif_orientation": cfg.exif_orientation,
+        "source_hash": listing_hash(images, cfg.source),
     }  # fmt: skip
     plan = _plan(
         cfg, np.array([image.label for image in images]), source.shape, cfg.dtype, cfg.flip,
@@ -110,7 +119,10 @@ def _adopt(cfg: DictConfig) -> None:
         whole_labels(index.labels, f"{folder / name}: labels", classes)
         if not index.finite:
             index_path(folder / name).unlink(missing_ok=True)  # so that a mended shard is read again
-            raise ValueError(f"{folder} has latents that are not finite, in {name}. Make them again.")
+            raise ValueError(
+                f"Shard {folder / name} holds latents that are not finite, in its record "
+                f"{first_infinite(folder / name)}. Make it again."
+            )
     manifest = describe(
         folder, names, folder.name, classes, f"tar shards of {folder.name}, as they lay",
         {"latent": "as imported", "order": "as found, not permuted over the set"}, class_names=called,

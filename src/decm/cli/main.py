@@ -40,6 +40,7 @@ NOISE = (  # warnings of libraries about themselves, which a user can do nothing
     "You have overridden .on_after_batch_transfer",
     ".*does not have many workers", ".*Checkpoint directory .* exists and is not empty",
     "Found .* module.s. in eval mode",
+    "(Possibly c|C)orrupt EXIF data", "Tag data larger than file", "Image size .* exceeds limit",  # name no file
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """`decm reference`: the statistics that samples are compared with, from a folder of images or a data set."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from decm.cli.bench_images import stored_states
 from decm.cli.devices import compute_device, pick_device
-from decm.cli.images import image_batches, list_images
+from decm.cli.images import image_batches, intact, load_image
 from decm.cli.progress import progress
 from decm.cli.scores import code_version
+from decm.data.image_files import find_images
 from decm.evaluation.features import build_extractor
 from decm.evaluation.statistics import build_reference, write_reference
 from decm.pretrained.decode import build_decoder
@@ -36,17 +38,29 @@ def task(cfg: DictConfig) -> None:
         reference = build_reference(batches, extractor, what, code_version(), cfg.keep, advance)
     if cfg.size:
         reference.provenance["resize"] = f"center crop to {cfg.size} as ADM; {extractor.resize}"
+    if cfg.images is not None:
+        reference.provenance["orientation"] = "turned upright by EXIF" if cfg.exif_orientation else "as stored"
     write_reference(out, reference)
     print(f"{out}: {what}, {count} images, features {cfg.features}")
 
 
 def source(cfg: DictConfig) -> Source:
-    """Where the images come from. Raises ValueError unless exactly one place is named."""
+    """Where the images come from. Raises ValueError unless exactly one place is named.
+
+    A folder's images are those that `decm data` and `decm latents encode` read of it, turned upright as there; ADM's
+    reference batches were made of pictures as they are stored, which is `exif_orientation=false`.
+    """
     if (cfg.images is None) == (cfg.data is None):
         raise ValueError("Name one source of images: images=<folder>, or data=digits (or data=folder data.path=...).")
     if cfg.images is not None:
-        paths = list_images(cfg.images)
-        return image_batches(paths, cfg.size, cfg.batch_size), len(paths), f"folder {Path(cfg.images).name}"
+        load = partial(load_image, side=cfg.size, exif_orientation=cfg.exif_orientation)
+        files, _, others = find_images(cfg.images, "images", labeled=False)
+        if others:
+            print(f"Skipped below {cfg.images}, as no images: {others}.", flush=True)
+        files, note = intact(files, load, cfg.on_corrupt)
+        if note:
+            print(note, flush=True)
+        return image_batches(files, load, cfg.batch_size), len(files), f"folder {Path(cfg.images).name}"
     if cfg.size:
         raise ValueError("size=... crops the files of images=<folder>; a data set's images have their size already.")
     return data_images(cfg, instantiate(cfg.data))

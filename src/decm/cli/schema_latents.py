@@ -18,6 +18,8 @@ class Latents:
     kind: str = MISSING
     autoencoder: Any = None
     image_size: int = MISSING
+    exif_orientation: bool = MISSING
+    on_corrupt: str = MISSING
     latent: str = MISSING
     flip: bool = MISSING
     dtype: str = MISSING
@@ -40,6 +42,8 @@ class Images:
     out: PathText = MISSING
     size: int = MISSING
     channels: int = MISSING
+    exif_orientation: bool = MISSING
+    on_corrupt: str = MISSING
     heldout: float = MISSING
     num_classes: int | None = None
     class_names: PathText | None = None

@@ -32,6 +32,8 @@ class Reference:
     features: str = MISSING
     weights: PathText | None = None
     size: int | None = None
+    exif_orientation: bool = MISSING
+    on_corrupt: str = MISSING
     keep: int = MISSING
     batch_size: int = MISSING
     device: str = MISSING

@@ -78,7 +78,7 @@ def folder(path: str) -> ArrayDataset:
     manifest = read_manifest(path)
     file = Path(path) / ARRAYS
     if not file.is_file():
-        raise ValueError(f"{path} has a manifest but no {ARRAYS}. Prepare it again with decm.data.arrays.write_arrays.")
+        raise ValueError(f"{path} has a manifest but no {ARRAYS}. Make it again with `decm data`, or write_arrays.")
     try:
         arrays = load_file(file)
     except (SafetensorError, OSError) as error:

@@ -23,6 +23,7 @@ LATENTS = ("latents.npy", "latent.npy")
 FLIPPED = ("latents_flip.npy", "latent_flip.npy")
 LABELS = ("labels.npy", "label.npy", "cls")
 DTYPES = ("float16", "float32")
+LARGEST_LABEL = 10**9 - 1
 BLOCK = 512  # of a tar
 CONTINUE = "continue a run with resume=auto (make train RESUME=1)"
 # Byte offsets of the arrays' first values (-1: no flipped copy), samples, and the CRC-32 of either array.
@@ -126,13 +127,24 @@ def file_hash(path: Path) -> str:
 def parse_npy(payload: bytes) -> tuple[np.ndarray, int]:
     """The array of a .npy file, and the offset of its first value. Raises ValueError for anything else."""
     buffer = io.BytesIO(payload)
-    version = np.lib.format.read_magic(buffer)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(buffer)
+    try:
+        version = np.lib.format.read_magic(buffer)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(buffer)
+    except Exception as error:  # the header is read as Python's tokens: many kinds
+        raise ValueError(f"its header cannot be read: {error}") from error
     if fortran or dtype.hasobject or not dtype.isnative:
         raise ValueError(f"an array of {dtype}{' in Fortran order' if fortran else ''}")
     count = int(np.prod(shape))
     return np.frombuffer(payload, dtype, count, buffer.tell()).reshape(shape), buffer.tell()
+
+
+def parse_label(payload: bytes) -> int:
+    """The label that a .cls file holds. Raises ValueError for anything but a whole number below 10^9."""
+    text = payload.strip()
+    if not (text.isdigit() and len(text) < 10):
+        raise ValueError(f"the label is {text[:20]!r}; expected a whole number from 0 to {LARGEST_LABEL}.")
+    return int(text)
 
 
 def members(shard: Path) -> Iterator[tuple[str, str, int, int]]:
@@ -182,7 +194,10 @@ def scan(shard: Path) -> ShardIndex:
             labels.append(y)
             kinds |= {(array.shape[1:], str(array.dtype)) for array in (x, flipped) if array is not None}
             if len(kinds) != 1 or x.dtype not in DTYPES:
-                raise ValueError(f"Shard {shard} holds latents of {sorted(kinds)}; expected one shape, of {DTYPES}.")
+                raise ValueError(
+                    f"Shard {shard} holds latents of {sorted(kinds)} up to its record {key!r}; expected one shape, of "
+                    f"{DTYPES}."
+                )
             wide = x.astype(np.float64)
             total, squares = total + wide.sum((0, 2, 3)), squares + (wide**2).sum((0, 2, 3))
             finite &= bool(np.isfinite(wide).all() and (flipped is None or np.isfinite(flipped).all()))
@@ -207,9 +222,10 @@ def _record(
         offset, size = group[name]
         payload = os.pread(descriptor, size, offset)
         try:
-            array, start = (np.array(int(payload)), 0) if name == "cls" else parse_npy(payload)
+            array, start = (np.array(parse_label(payload)), 0) if name == "cls" else parse_npy(payload)
+            array = whole_labels(np.atleast_1d(array), "labels") if names is LABELS else array
         except ValueError as error:
-            raise DamagedShardError(shard, offset, f"{name} of {key!r} is no plain array ({error})") from error
+            raise DamagedShardError(shard, offset, f"{name} of {key!r} cannot be read ({error})") from error
         return array, offset + start
 
     found, flipped, label = read(LATENTS), read(FLIPPED), read(LABELS)
@@ -219,7 +235,7 @@ def _record(
             f"(64 samples), or {LATENTS[1]} and {LABELS[1]} or {LABELS[2]} (one sample)."
         )
     x = found[0] if LATENTS[0] in group else found[0][None]
-    y = whole_labels(np.atleast_1d(label[0]), f"Shard {shard}, record {key!r}: labels")
+    y = label[0]
     if x.ndim != 4 or len(x) != len(y) or (flipped is not None and flipped[0].size != x.size):
         raise ValueError(f"Shard {shard}, record {key!r}: latents {x.shape} do not go with {len(y)} labels.")
     mirrored = flipped[0].reshape(x.shape) if flipped is not None else None

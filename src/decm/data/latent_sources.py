@@ -42,7 +42,10 @@ class LightningDiTLatents:
             if missing:
                 raise ValueError(f"{path} has no {' and '.join(sorted(missing))}; expected {', '.join(KEYS)}.")
             self._keys = [key for key in KEYS[:2] if key in file.keys()]  # noqa: SIM118 (not a dict)
-            labels.append(whole_labels(file.get_tensor("labels"), f"{path}: labels"))
+            try:
+                labels.append(whole_labels(file.get_tensor("labels"), f"{path}: labels"))
+            except SafetensorError as error:
+                raise ValueError(f"{path}: its labels cannot be read ({error}). Copy it again.") from error
             slices = {key: file.get_slice(key) for key in self._keys}
             kinds |= {(tuple(s.get_shape()[1:]), s.get_dtype(), len(slices)) for s in slices.values()}
             short = [key for key, s in slices.items() if s.get_shape()[0] != len(labels[-1])]

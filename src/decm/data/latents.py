@@ -17,6 +17,7 @@ ADVICE = (
     "Make a set with `decm latents encode source=<images> weights=<autoencoder> out=...` or `decm latents import "
     "source=<LightningDiT's latents> out=...` (`decm latents synth out=...` makes a small one to try)."
 )
+OF_PICTURES = "decm latents encode source={} weights=<autoencoder> out={}"
 FACTS = {"name", "samples", "bytes", "sha256"}  # of each shard
 CACHED = 16  # records
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def latents_manifest(path: str | Path) -> Manifest:
     """The manifest of a set of latents. Raises ValueError, saying what to run, if there is none."""
-    manifest = read_manifest(path, ADVICE)
+    manifest = read_manifest(path, ADVICE, OF_PICTURES)
     if manifest.extra.get("kind") != "latents":
         raise ValueError(f"{str(path)!r} holds the set {manifest.name!r}, which is not one of latents. {ADVICE}")
     listed = manifest.extra.get("shards")

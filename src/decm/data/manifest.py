@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decm.data.image_files import holds_images
+
 MANIFEST = "manifest.json"
-ADVICE = "Prepare it with decm.data.arrays.write_arrays."
+ADVICE = (
+    "Make one of a folder of pictures with `decm data images=<folder> size=<pixels a side> out=<data set>`, or of "
+    "arrays with decm.data.arrays.write_arrays."
+)
+OF_PICTURES = "decm data images={} size=<pixels a side> out={}"
 LATENTS_ADVICE = (
     " Or make latents that fit, with `decm latents encode` or `decm latents import`; `decm latents check` tells what a "
     "set holds."
@@ -76,15 +83,24 @@ class Manifest:
             )
 
 
-def read_manifest(folder: str | Path, advice: str = ADVICE) -> Manifest:
+def read_manifest(folder: str | Path, advice: str = ADVICE, of_pictures: str = OF_PICTURES) -> Manifest:
     """Read `folder/manifest.json`.
 
-    Raises ValueError, which ends in the `advice`, if the folder or the manifest is missing or malformed.
+    Raises ValueError if the folder or the manifest is missing or malformed. It ends in the `advice`, or for a folder of
+    pictures in the command that makes a set of them.
     """
     path = Path(folder) / MANIFEST
     if not Path(folder).is_dir():
         found = "is a file" if Path(folder).exists() else "does not exist"
         raise ValueError(f"Data directory {str(folder)!r} {found}. Set `data.path` to a prepared data set. {advice}")
+    if not path.exists() and holds_images(folder):
+        images = Path(folder) if Path(folder).name not in ("", "..") else Path(folder).resolve()
+        out = images.with_name(f"{images.name}-set")
+        command = of_pictures.format(*(shlex.quote(str(place)) for place in (images, out)))
+        raise ValueError(
+            f"Data directory {str(folder)!r} holds pictures, and no {MANIFEST}. Make a data set of them with "
+            f"`{command}`, and set data.path={out}."
+        )
     if not path.is_file():
         raise ValueError(
             f"Data directory {str(folder)!r} has no {MANIFEST}, so its shape, classes and normalization are unknown. "

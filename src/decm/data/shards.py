@@ -57,6 +57,14 @@ def is_finished(shard: Path) -> bool:
     return shard.stat().st_size == index.size and file_hash(shard) == index.sha256
 
 
+def first_infinite(shard: Path) -> int:
+    """The first record with a latent that is not finite; -1: there is none."""
+    records = ShardRecords([shard])
+    copies = [False, True] if records.flip else [False]
+    found = (r for r in range(len(records)) if not all(np.isfinite(records.read(r, flip)).all() for flip in copies))
+    return next(found, -1)
+
+
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)

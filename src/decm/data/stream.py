@@ -1,7 +1,6 @@
 """Latents streamed from their tar shards with webdataset, where no index can be read or made: one order per rank."""
 
 import random
-import tarfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decm.data.index import CONTINUE, FLIPPED, LABELS, LATENTS, DamagedShardError, parse_npy
+from decm.data.index import CONTINUE, FLIPPED, LABELS, LATENTS, DamagedShardError, parse_label, parse_npy
 from decm.data.latents import latents_manifest, shard_paths
 from decm.data.loader import IndexLoader
 from decm.data.raw import whole_labels
@@ -87,7 +86,7 @@ class StreamedLatents:
         try:
             for count, sample in enumerate(webdataset.DataPipeline(*stages), 1):  # noqa: B007, it is told below
                 yield sample
-        except (OSError, tarfile.TarError, ValueError) as error:
+        except Exception as error:  # readers of archives raise many kinds, by what the damaged bytes look like
             raise self._unreadable(shard, count, str(error)) from error
         if count != self.counts[shard]:
             raise self._unreadable(shard, count, f"the manifest says that it has {self.counts[shard]}")
@@ -107,7 +106,7 @@ class StreamedLatents:
             if not (latents and labels) or (self.flip and not flipped):
                 raise ValueError(f"record {record['__key__']!r} lacks latents or labels, it has {sorted(record)}")
             shape = (-1, *self.manifest.shape)
-            label = np.array(int(record[labels])) if labels == "cls" else parse_npy(record[labels])[0]
+            label = np.array(parse_label(record[labels])) if labels == "cls" else parse_npy(record[labels])[0]
             y = whole_labels(np.atleast_1d(label), f"record {record['__key__']!r}: labels").tolist()
             x = parse_npy(record[latents])[0].reshape(shape)
             mirrored = parse_npy(record[flipped])[0].reshape(shape) if self.flip else None
