@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cli.test_bad_input import assert_one_sentence
-from commands import TINY, only, results, train
+from commands import TINY, decm, only, results, train
 from decm.cli.config import compose, note_contents, plain
 from decm.cli.resume import check_same_training, run_to_continue
 from decm.cli.runs import read_config, write_config
@@ -129,3 +129,11 @@ def test_a_new_methods_numbers_leave_every_run_able_to_go_on(runs, stopped, tmp_
     check_same_training(composed("segment.mean_flow.weight=7"), folder)
     refused = train(runs, "segment.consistency.weight=7", f"resume={folder}")
     assert_one_sentence(refused, "objective.consistency.weight is 7.0, was 1.0")
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_fewer_samples_than_the_judge_has_neighbors_are_refused_before_they_are_made(finished, num):
+    answer = decm("evaluate", f"checkpoint={finished.folder}", "nfe=[1]", f"num_samples={num}")
+    assert answer.code == 2
+    assert f"evaluation.num_samples={num}; expected 4" in answer.err
+    assert not (finished.folder / "samples_cache").exists()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from commands import TINY, decm, metrics, only, results, train
+from commands import TINY, metrics, only, results, train
 from decm.cli.checks import check_settings
 from decm.cli.config import compose
 from decm.training.sharding import PRECISIONS
@@ -38,11 +38,3 @@ def test_bfloat16_trains_near_float32_and_not_as_it(cached):
         assert math.isfinite(results(folder)["student"]["1"])
     assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.05)
     assert losses["bf16-mixed"] != losses["32-true"]
-
-
-@pytest.mark.parametrize("num", [2, 3])
-def test_fewer_samples_than_the_judge_has_neighbors_are_refused_before_they_are_made(finished, num):
-    answer = decm("evaluate", f"checkpoint={finished.folder}", "nfe=[1]", f"num_samples={num}")
-    assert answer.code == 2
-    assert f"evaluation.num_samples={num}; expected 4" in answer.err
-    assert not (finished.folder / "samples_cache").exists()

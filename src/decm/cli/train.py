@@ -19,7 +19,7 @@ from decm.cli.dry_run import describe
 from decm.cli.fit import fit
 from decm.cli.launch import is_first
 from decm.cli.locks import locked, unlock
-from decm.cli.prepare import Prepared, prepare
+from decm.cli.prepare import Prepared, check_writable, prepare
 from decm.cli.report_page import try_page
 from decm.cli.resume import run_to_continue
 from decm.cli.runs import metric, note_command, note_data, open_folder, read_config, work, write_results
@@ -67,7 +67,10 @@ def task(cfg: DictConfig) -> float | None:
 
 def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> float | None:
     """`run` in the folder `chosen`, or in a new one, which this process locks; made once all is known to be right."""
-    with locked(chosen) if chosen is not None and chosen.is_dir() else nullcontext():
+    goes_on = chosen if chosen is not None and chosen.is_dir() else None
+    if goes_on is not None:
+        check_writable(goes_on)
+    with locked(goes_on) if goes_on is not None else nullcontext():
         prepared = prepare(cfg, chosen)
         folder = open_folder(plain(cfg), chosen)
         if is_first():

@@ -58,8 +58,11 @@ class Trajectory(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Parameters of the objective itself are trained and saved with the student."""
-        if self._has_parameters():
-            pl_module.laws[self.name] = self.objective  # type: ignore[assignment, index, operator]
+        if not self._has_parameters():
+            return
+        if isinstance(trainer.strategy, ShardedStrategy):
+            self.check_sharded(pl_module.recipe.batch_size, parts=1)  # type: ignore[union-attr, arg-type]
+        pl_module.laws[self.name] = self.objective  # type: ignore[assignment, index, operator]
 
     def _has_parameters(self) -> bool:
         return isinstance(self.objective, nn.Module) and any(True for _ in self.objective.parameters())
