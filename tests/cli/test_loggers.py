@@ -9,7 +9,8 @@ import pytest
 
 from commands import RING, TINY, decm, in_a_process, metrics, results
 from decm.cli.runs import read_config as settings_of
-from decm.training.callbacks.tracking import build_loggers, finish, wandb_mode
+from decm.training.callbacks.tracking import build_loggers, finish
+from decm.training.callbacks.wandb_mode import wandb_mode
 
 TRACKED = [*TINY, *RING, "logger=wandb", "max_steps=4", "evaluation.every=2", "evaluation.every_num_samples=50"]
 BLOCKED = """
@@ -28,7 +29,6 @@ def tracked(tmp_path_factory):
     runs = tmp_path_factory.mktemp("tracked")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_DIR", str(runs))
         patch.setenv("WANDB_SILENT", "true")
         answer = decm("train", "-m", "seed=0,1", *TRACKED, f"runs={runs}")
     assert answer.code == 0, answer.said
@@ -167,9 +167,9 @@ def test_without_wandb_installed_csv_runs_and_wandb_is_an_error(tmp_path):
 
 
 def test_the_mode_is_what_the_user_set(monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode("offline") == "offline"
-    assert wandb_mode(None) == "online"
+    assert wandb_mode(None) == "disabled"
     with pytest.raises(ValueError, match=r"logger\.mode='sometimes' is unknown"):
         wandb_mode("sometimes")
 

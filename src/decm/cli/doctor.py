@@ -26,7 +26,7 @@ OPTIONAL = ("diffusers", "huggingface-hub", "wandb-workspaces", "triton")  # of 
 
 
 def task(cfg: DictConfig) -> None:
-    """Print what is there and what is not; nothing is changed, and no network is asked."""
+    """Print what is there and what is not; nothing is changed. Of W&B's server it is asked whether it answers."""
     sections = {
         "versions": versions(),
         "devices": devices(),
@@ -90,11 +90,15 @@ def wandb() -> Iterator[str]:
     if installed("wandb") is None:
         yield "not installed: logger=csv runs without it"
         return
-    from decm.training.callbacks.tracking import wandb_mode
+    from decm.training.callbacks.wandb_mode import wandb_mode
 
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        mode = wandb_mode(None)
+    try:
+        with contextlib.redirect_stdout(said):
+            mode = wandb_mode(None)
+    except ValueError as error:
+        yield str(error)
+        return
     yield f"mode {mode}"
     yield from said.getvalue().splitlines()
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from decm.cli.schema_paths import PathText
+
 
 @dataclass
 class Trainer:
@@ -26,10 +28,11 @@ class Trainer:
 @dataclass
 class Logger:
     kind: str = MISSING
-    project: str = MISSING
+    project: str | None = None
     entity: str | None = None
     group: str | None = None
     mode: str | None = None
+    dir: PathText | None = None
 
 
 @dataclass

@@ -139,12 +139,17 @@ def main(arguments: Sequence[str]) -> None:
     """Save workspace and report under an entity that this machine is logged in for."""
     if not 1 <= len(arguments) <= 2 or not arguments[0]:
         refuse("Usage: make wandb-workspace ENTITY=<your W&B user or team> [PROJECT=decm]")
-    from wandb.errors import AuthenticationError, UsageError
+    from wandb.errors import Error
 
+    from decm.training.callbacks.wandb_mode import obstacle
+
+    why = obstacle()
+    if why is not None:
+        refuse(f"W&B: {why}. With a network, log in by `wandb login` as one who may write to {arguments[0]}.")
     try:
         for made in (workspace(*arguments), report(*arguments)):
             print(made.save().url)
-    except (AuthenticationError, UsageError) as error:
+    except (Error, ValueError) as error:
         refuse(f"W&B refused ({error}). Log in with `wandb login` as one who may write to {arguments[0]}.")
 
 

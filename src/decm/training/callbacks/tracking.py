@@ -7,25 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
+
+from decm.training.callbacks.wandb_mode import wandb_mode
 from decm.training.csv_logger import MetricsCSV
 
 ID_FILE, DATA_DIR = "wandb_id", "WANDB_DATA_DIR"
+PROJECT = "decm"  # where neither a setting nor WANDB_PROJECT names one
+INIT_TIMEOUT = 20.0  # seconds for W&B to begin a run at a server that has answered
 MAPS = ("0_1", "t_1", "0_t", "v")  # of evaluation/points.py
-
-
-def wandb_mode(chosen: str | None) -> str:
-    """What the user set; else online if logged in, else offline with one line that says how to upload."""
-    mode = chosen or os.environ.get("WANDB_MODE")
-    if mode in ("online", "offline", "disabled"):
-        return mode
-    if mode:
-        raise ValueError(f"logger.mode={mode!r} is unknown; expected online, offline or disabled.")
-    import wandb
-
-    if wandb.login(prompt=False, verify=False):
-        return "online"
-    print("W&B: not logged in, so this run is kept offline; `make dashboard` browses it, `wandb sync` uploads it.")
-    return "offline"
 
 
 def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> list[Any]:
@@ -36,23 +26,48 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
         return [csv]
     if chosen["kind"] != "wandb":
         raise ValueError(f"logger.kind={chosen['kind']!r} is unknown; expected wandb or csv.")
-    mode = wandb_mode(chosen["mode"])
+    mode = (
+        wandb_mode(chosen["mode"]) if getattr(rank_zero_only, "rank", 0) == 0 else "offline"
+    )  # the others have a dummy
     if mode == "disabled":
         return [csv]
-    from lightning.pytorch.loggers import WandbLogger
-
     id_file = folder / ID_FILE
     with contextlib.suppress(FileExistsError), id_file.open("x") as file:
         file.write(uuid.uuid4().hex[:12])
+    return [csv, open_wandb(settings, folder, group, mode)]
+
+
+def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: str) -> Any:
+    """W&B's logger of a run, begun; offline, with one line, where W&B refuses it online.
+
+    Where a setting is null, W&B's own variable of the environment holds. Raises ValueError where W&B refuses it offline
+    too: the settings are wrong.
+    """
+    from lightning.pytorch.loggers import WandbLogger
+    from wandb import Settings, teardown
+    from wandb.errors import Error
+
+    chosen, environment = settings["logger"], os.environ
     logger = WandbLogger(
-        name=f"{settings['name']}/{folder.name}", save_dir=folder, mode=mode, id=id_file.read_text(),
-        project=chosen["project"], entity=chosen["entity"], group=chosen["group"] or group, config=described(settings),
-        resume="allow" if mode == "online" else None, tags=[settings["name"], *segments(settings)],
+        name=f"{settings['name']}/{folder.name}", mode=mode, id=(folder / ID_FILE).read_text(),
+        save_dir=chosen.get("dir") or environment.get("WANDB_DIR") or folder,
+        project=chosen["project"] or environment.get("WANDB_PROJECT") or PROJECT, entity=chosen["entity"],
+        group=chosen["group"] or group, config=described(settings), resume="allow" if mode == "online" else None,
+        tags=[settings["name"], *segments(settings)], settings=Settings(init_timeout=INIT_TIMEOUT),
     )  # fmt: skip
-    if hasattr(logger.experiment, "define_metric"):  # a dummy on all ranks but the first
+    try:
+        run = logger.experiment
+    except (Error, ValueError) as error:
+        why = " ".join(str(error).split())
+        if mode != "online":
+            raise ValueError(f"W&B refuses this run: {why}. Mend the logger's settings, or set logger=csv.") from error
+        print(f"W&B: refused online ({why}), so this run is kept offline; `wandb sync` uploads it.", flush=True)
+        teardown()  # W&B holds the run's id
+        return open_wandb(settings, folder, group, "offline")
+    if hasattr(run, "define_metric"):  # a dummy on all ranks but the first
         for name, summary in summaries(settings).items():
-            logger.experiment.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=summary)
-    return [csv, logger]
+            run.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=summary)
+    return logger
 
 
 def segments(settings: dict[str, Any]) -> list[str]:
@@ -112,10 +127,11 @@ def add_to_summary(settings: dict[str, Any], folder: Path, figures: dict[str, An
         return
     from wandb.errors import Error
 
-    loggers = build_loggers(settings, folder, None)
+    loggers = list[Any]()
     try:
+        loggers = build_loggers(settings, folder, None)
         summarize(loggers, figures, {})
-    except Error as error:  # the figures are in files already
+    except (Error, ValueError) as error:  # the figures are in files already
         print(f"W&B: the figures were not added to the run's summary ({error}).", flush=True)
     finally:
         finish(loggers)
