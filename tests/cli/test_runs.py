@@ -34,7 +34,7 @@ def test_a_run_folder_is_named_by_experiment_and_time(finished):
 def test_a_run_folder_holds_what_the_readme_says(finished):
     assert {path.name for path in finished.folder.iterdir() if path.name != ".lock"} == {
         "config.yaml", "results.json", "table.md", "metrics.csv", "checkpoints", "samples_nfe1.png", "samples_nfe2.png",
-        "comparison.png", "report.html", "command.txt",
+        "comparison.png", "report.html", "command.txt", "data.json",
     }  # fmt: skip
     folder = finished.folder / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "step_00000004.ckpt", "step_00000006.ckpt"}

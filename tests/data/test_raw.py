@@ -9,7 +9,6 @@ import torch
 
 from decm.data.arrays import ARRAYS, KEYS, folder, write_arrays
 from decm.data.manifest import MANIFEST
-from decm.data.raw import check_layout, whole_labels
 from latent_sets import contents
 
 CLASSES = 3
@@ -228,25 +227,6 @@ def test_a_set_is_replaced_by_a_complete_one(tmp_path):
         + torch.tensor(folder(str(tmp_path)).manifest.mean)[:, None, None],
         torch.from_numpy(1 - raw()["train_x"]),
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 8, 8), (3, 32, 32), (2, 1, 1), (16, 1, 1), (4, 4, 4), (3, 3, 3), (1, 4, 3), (1, 1, 3)]
-)
-def test_channels_first_is_not_taken_for_channels_last(shape):
-    check_layout((5, *shape), "x", (1, 3, 4))
-
-
-@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (28, 20, 3), (8, 6, 1), (2, 2, 1), (16, 16, 4)])
-def test_channels_last_is_refused(shape):
-    with pytest.raises(ValueError, match=r"looks like \[N, H, W, C\]"):
-        check_layout((5, *shape), "x", (1, 3, 4))
-
-
-def test_labels_without_a_number_of_classes_need_only_be_whole_and_not_negative():
-    assert whole_labels(np.array([7.0, 1000.0]), "labels").tolist() == [7, 1000]
-    with pytest.raises(ValueError, match="label 1 is -2; expected whole numbers, 0 or more"):
-        whole_labels(np.array([7, -2]), "labels")
 
 
 def test_a_set_written_with_other_types_of_labels_still_loads_and_damage_is_named(tmp_path):
