@@ -103,16 +103,18 @@ def test_a_malicious_pickle_is_refused_and_not_run(cached, save):
             assert trace.exists()
 
 
-@pytest.mark.parametrize("labels", ["[10]", "[0,-1]", "[3,99,4]"])
-def test_labels_out_of_range(finished, tmp_path, labels):
+@pytest.mark.parametrize(
+    ("labels", "said"), [("[10]", "classes 0 to 9"), ("[0,-1]", "labels=-1"), ("[3,99,4]", "classes 0 to 9")]
+)
+def test_labels_out_of_range(finished, tmp_path, labels, said):
     answer = decm("sample", f"checkpoint={finished.folder}", f"labels={labels}", f"out={tmp_path / 'a.png'}")
-    assert_one_sentence(answer, "expected classes 0 to 9")
+    assert_one_sentence(answer, said)
     assert not (tmp_path / "a.png").exists()
 
 
 @pytest.mark.parametrize("nfe", [0, -1, 1001])
 def test_steps_out_of_range(finished, cached, tmp_path, nfe):
-    said = f"nfe={nfe} is out of range; expected 1 to 1000"
+    said = f"nfe={nfe}"
     assert_one_sentence(
         decm("sample", f"checkpoint={finished.folder}", f"nfe={nfe}", f"out={tmp_path / 'a.png'}"), said
     )
@@ -178,7 +180,7 @@ def test_data_that_do_not_fit_the_network(cached):
         (["teacher.experiment=no_experiment"], "teacher.experiment=no_experiment is not"),
         (["teacher.experiment=decm_2d"], "needs a 2-D mixture"),
         (["optimizer.betas=[2.0,0.9]"], "beta"),
-        (["guard.patience=0"], "guard: patience=0"),
+        (["guard.patience=0"], "guard.patience=0"),
         (["snapshots.every=2", "snapshots.sigma_rels=[9.0]"], "9.0"),
         (["objective=fm", "segment.instantaneous.every=2"], "acts at every step"),
         (["trainer.devices=3", "trainer.strategy=ddp"], "3 devices"),
