@@ -21,7 +21,7 @@ from decm.cli.report_page import try_page
 from decm.cli.runs import metric, note_command, open_folder, work, write_results
 from decm.cli.scores import code_version, costs, figures, score_models
 from decm.cli.stored import forget, stored
-from decm.cli.sweep_job import apart, earlier, job_folder, leave_orphaned, note, wants_processes
+from decm.cli.sweep_job import apart, earlier, job_folder, note, wants_processes
 from decm.cli.teachers import Source, obtain
 from decm.cli.warm_start import check_warm_start
 from decm.cli.words import job_command
@@ -58,7 +58,6 @@ def task(cfg: DictConfig) -> float | None:
         return run_in(open_folder(settings, None, fixed), cfg, f"{cfg.name}/{fixed.parent.name}")
     except PreemptedError as stop:
         stop.requeue()
-        leave_orphaned()
         raise
 
 
