@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import slurm
-from commands import TINY, command, environment, metrics, results, train
+from commands import TINY, command, environment, metrics, only, results, train
 from resuming import processes, wait_for
 
 pytestmark = pytest.mark.slow
@@ -103,7 +103,7 @@ def started(runs):
         begun.append(
             subprocess.Popen(
                 command("train", *TINY, f"runs={runs}", *overrides), env=environment(**{MARK: str(runs)}),
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             )
         )  # fmt: skip
         return begun[-1]
@@ -138,6 +138,44 @@ def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(ru
     assert answer.code == 0, answer.said
     assert results(sweep / "0")["seed"] == 0
     assert sorted(metrics(sweep / "0")) == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("number", "send", "words"),
+    [
+        (signal.SIGINT, os.killpg, ["launcher=joblib"]), (signal.SIGINT, os.killpg, ["launcher=slurm_local"]),
+        (signal.SIGTERM, os.kill, ["launcher=joblib", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4"]),
+    ],
+    ids=["joblib, Ctrl-C", "submitit, Ctrl-C", "study, SIGTERM"],
+)  # fmt: skip
+def test_a_sweep_that_is_stopped_saves_each_job_and_ends_as_a_run_does(runs, started, number, send, words):
+    """Ctrl-C in a terminal is a signal to all processes of the group."""
+    sweep = runs / "sweep"
+    long = ["max_steps=2000", "trainer.checkpoint_every=1000", f"hydra.sweep.dir={sweep}"]
+    process = started("-m", "seed=0,1,2", "network.hidden_size=48", *long, *words)
+    wait_for(lambda: far(sweep / "0", 5)() and far(sweep / "1", 5)(), PATIENCE)
+    send(process.pid, number)
+    said = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 75, said
+    assert f"stopped by {number.name}" in said
+    assert "Traceback" not in said
+    assert all(list((sweep / job / "checkpoints").glob("step_*")) for job in ("0", "1"))
+    wait_for(lambda: not marked(runs), PATIENCE)
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "slurm_local"])
+def test_of_jobs_at_once_each_failure_is_told_and_the_others_finish(runs, launcher):
+    sweep, teacher = runs / "sweep", only(runs / "teacher_smoke")
+    fast = ["distill=false", "evaluation.nfe=[1]", "teacher=checkpoint", f"launcher={launcher}"]
+    paths = f"teacher.path={teacher},{runs}/nowhere,{teacher}"
+    answer = train(runs, "-m", *fast, paths, f"hydra.sweep.dir={sweep}")
+    assert answer.code == 2, answer.said
+    table = (sweep / "sweep.md").read_text()
+    assert f"- job 1 (teacher.path={runs}/nowhere): " in table
+    assert table.count("does not exist") == 1
+    assert results(sweep / "0")["teacher"] == results(sweep / "2")["teacher"]
+    assert "decm: 1 of 3 jobs failed. job 1: " in answer.err
+    assert "Traceback" not in answer.said
 
 
 @pytest.fixture

@@ -138,10 +138,42 @@ def test_a_job_that_fails_does_not_stop_the_others_and_the_report_names_it(runs)
     assert "Traceback" not in answer.said
     folder = only(runs / "smoke" / "multirun")
     assert (folder / "0" / "results.json").is_file()
+    assert answer.err.splitlines()[-1].startswith("decm: 1 of 2 jobs failed. job 1: batch_size=15")
+    table = (folder / "sweep.md").read_text()
+    assert table in answer.out
+    assert "- job 1 (batch_size=15): batch_size=15" in table
+    assert "Unfinished: failed: 1." in table
     report = decm("report", folder)
     assert report.code == 0, report.said
-    assert "Unfinished: not begun: 1 of 2." in report.out
-    assert (folder / "sweep.md").read_text() in report.out
+    assert table in report.out
+
+
+def start_of(runs, *paths):
+    """A sweep over teachers, which trains nothing."""
+    fast = ["distill=false", "evaluation.nfe=[1]", "teacher=checkpoint", "resume=auto"]
+    return train(runs, "-m", *fast, f"teacher.path={','.join(map(str, paths))}")
+
+
+def test_a_job_that_failed_is_done_again_and_its_failure_is_forgotten(runs):
+    """Several failures are told each in its own words, and the exit code is of the first."""
+    teacher, later, never = only(runs / "teacher_smoke"), runs / "later", runs / "never"
+    answer = start_of(runs, later, teacher, never)
+    assert answer.code == 2
+    folder = only(runs / "smoke" / "multirun")
+    assert "2 of 3 jobs failed. job 0: " in answer.err
+    for number, path in ((0, later), (2, never)):
+        (line,) = [
+            line for line in (folder / "sweep.md").read_text().splitlines() if line.startswith(f"- job {number} ")
+        ]
+        assert f"(teacher.path={path}): " in line
+        assert "does not exist" in line
+    assert results(folder / "1")["teacher"]
+    for path in (later, never):
+        shutil.copytree(teacher, path, symlinks=True)
+    answer = start_of(runs, later, teacher, never)
+    assert answer.code == 0, answer.said
+    assert "All jobs are finished." in (folder / "sweep.md").read_text()
+    assert only(runs / "smoke" / "multirun") == folder
 
 
 def test_a_launcher_outside_of_a_sweep_is_refused(cached):
@@ -157,6 +189,14 @@ def test_a_sweep_that_several_processes_would_begin_is_refused(cached, monkeypat
     answer = train(cached, "-m", "seed=0,1")
     assert answer.code == 2
     assert "started by one process" in answer.err
+    assert not (cached / "smoke").exists()
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_launcher_that_would_not_save_its_jobs_is_refused(cached, launcher):
+    answer = train(cached, "-m", "seed=0,1", f"hydra/launcher={launcher}")
+    assert answer.code == 2
+    assert "hydra/launcher" in answer.err
     assert not (cached / "smoke").exists()
 
 

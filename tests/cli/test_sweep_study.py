@@ -66,20 +66,26 @@ def test_a_study_of_other_settings_is_refused(runs):
 def test_trials_that_fail_are_told_to_the_study_and_do_not_end_it(runs):
     """A learning rate below zero is refused by the optimizer."""
     folder = runs / "smoke" / "multirun" / "optuna_n2n"
-    mixed = ["optimizer.lr=choice(-1.0,0.001)", "hydra.sweeper.max_failure_rate=1.0"]
+    mixed = ["optimizer.lr=choice(-1.0,0.001)"]
     answer = train(runs, *STUDY, total(4), *mixed)
-    assert answer.code == 0, answer.said
+    assert answer.code == 2, answer.said
+    assert "Traceback" not in answer.said
     found = trials(folder)
+    assert len(found) == 4
     assert {state for state, _, _ in found} == {"FAIL", "COMPLETE"}
     assert all((state == "FAIL") == (parameters["optimizer.lr"] < 0) for state, _, parameters in found)
     report = decm("report", folder).out
-    assert all((f"| {k} |" in report) == (state == "COMPLETE") for k, (state, _, _) in enumerate(found))
+    for number, (state, _, _) in enumerate(found):
+        assert (f"| {number} |" in report) == (state == "COMPLETE")
+        assert (f"- job {number} (" in report) == (state == "FAIL")
+    assert report.count("Invalid learning rate: -1.0") == sum(state == "FAIL" for state, _, _ in found)
 
 
 def test_a_study_whose_trials_all_fail_says_so(runs):
-    answer = train(runs, *STUDY, total(2), "optimizer.lr=-1.0", "hydra.sweeper.max_failure_rate=1.0")
+    answer = train(runs, *STUDY, total(2), "optimizer.lr=-1.0")
     assert answer.code == 1
-    assert "No trial of the study is complete" in answer.err
+    assert "2 of 2 jobs failed. No trial of the study is complete" in answer.err
+    assert answer.err.count("Invalid learning rate: -1.0") >= 2
     assert "Traceback" not in answer.said
 
 

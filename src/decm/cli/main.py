@@ -155,15 +155,28 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
         mistakes = (ValueError, OSError, HydraException, OmegaConfBaseException)
         from_trainer = type(cause).__name__ == "MisconfigurationException"  # Lightning's, not imported for its name
         code = getattr(cause, "exit_code", None)  # of what happens to a run, as against a mistake in its settings
-        if not (code or from_trainer or isinstance(cause, mistakes)):
+        known = code or from_trainer or isinstance(cause, mistakes)
+        if not known and not in_sweep:
+            note_failure(f"{type(cause).__name__}: {cause}", FAILED)
             raise
-        if cfg.get("debug"):
+        if cfg.get("debug") or not known:
             traceback.print_exc()
         hint = "" if cfg.get("debug") or code else " (debug=true shows the trace)"
-        if in_sweep and code != PREEMPTED:
-            raise JobError(f"{cause}{hint}", code or CONFIG_ERROR) from None
+        message = f"{cause}{hint}" if known else f"{type(cause).__name__}: {cause}"
+        code = code or (CONFIG_ERROR if known else FAILED)
+        if code != PREEMPTED:
+            note_failure(message, code)
+            if in_sweep:
+                raise JobError(message, code) from None
         quiet = code == PREEMPTED and not is_first()  # the first process would be ended where another one fails
-        fail(f"{cause}{hint}", 0 if quiet else code or CONFIG_ERROR)
+        fail(message, 0 if quiet else code)
+
+
+def note_failure(message: str, code: int) -> None:
+    """Keep with what a job of a sweep failed, where this process does one."""
+    job = sys.modules.get("decm.cli.sweep_job")  # only with it are there sweeps
+    if job is not None:
+        job.note_failure(message, code)
 
 
 def main() -> None:
@@ -230,6 +243,8 @@ def command() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
     except JobError as error:
+        if verb == "train" and error.code not in (PREEMPTED, INTERRUPTED):
+            error = import_module("decm.cli.sweep").close(error)
         fail(error.message, error.code)
     except Exception as error:
         if type(error).__module__ == "submitit.core.utils":  # the job's process left no result

@@ -9,14 +9,18 @@ import yaml
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
+from decm.cli.exits import JobError
 from decm.cli.limits import check_name
 from decm.cli.locks import lock, unlock
-from decm.cli.main import run_task
+from decm.cli.main import fail, run_task
 from decm.cli.runs import RESULTS
-from decm.cli.sweep_report import HOW, SWEEP, write_report
+from decm.cli.sweep_report import HOW, SWEEP, planned_jobs, read_jobs, write_report
 from decm.cli.words import inherited
 from decm.report.command import escape_interpolation, quote
 from decm.training.durable import write_text
+
+NOT_OURS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
+OPEN: dict[str, DictConfig] = {}  # the sweep that this process does
 
 
 class Sweep(Callback):
@@ -31,7 +35,9 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if not config.dry_run:
-            run_task(end, config)
+            failed = run_task(end, config)
+            if failed is not None:
+                fail(failed.message, failed.code)
 
 
 def begin(config: DictConfig) -> None:
@@ -53,15 +59,35 @@ def begin(config: DictConfig) -> None:
             f"{' '.join(wanted['overrides'])}. Its trials do not compare; set hydra.sweep.dir=<another folder>."
         )
     write_text(folder / SWEEP, yaml.safe_dump(wanted, sort_keys=False))
+    OPEN["config"] = config
     done = count_finished(folder)
     print(f"Sweep of {wanted['jobs']} jobs{f', {done} of them done,' if done else ''} in {folder}", flush=True)
 
 
-def end(config: DictConfig) -> None:
-    """Write and show the table."""
+def end(config: DictConfig, error: JobError | None = None) -> JobError | None:
+    """Write and show the table; as what the sweep fails where jobs have failed since it began, or it with `error`."""
+    OPEN.clear()
     folder = Path(config.hydra.sweep.dir)
     print(f"\n{write_report(folder)}", flush=True)
+    jobs = [job for job in read_jobs(folder) if job.failure and job.failure["when"] >= _began(folder)]
     unlock(folder)
+    if not jobs:
+        return error
+    said = "; ".join(f"job {job.number}: {job.failure['message']}" for job in jobs if job.failure)
+    if error is not None and error.message not in said:
+        said = f"{error.message}; {said}"
+    code = error.code if error is not None else jobs[0].failure["code"]  # type: ignore[index]
+    return JobError(f"{len(jobs)} of {planned_jobs(folder)} jobs failed. {said}", code)
+
+
+def close(error: JobError) -> JobError:
+    """End the sweep that is open, if there is one, whose sweeper has raised `error`; as what it fails."""
+    return (end(OPEN["config"], error) or error) if OPEN else error
+
+
+def _began(folder: Path) -> float:
+    """When this process has opened the sweep."""
+    return (folder / SWEEP).stat().st_mtime
 
 
 def check_launch(config: DictConfig) -> None:
@@ -70,6 +96,11 @@ def check_launch(config: DictConfig) -> None:
         raise ValueError(
             "A sweep (-m) is started by one process, and torchrun or srun has started several. Start it without them; "
             "each job makes its own processes (trainer=ddp or fsdp), under SLURM with launcher=slurm."
+        )
+    if str(config.hydra.launcher._target_).startswith(NOT_OURS):
+        raise ValueError(
+            f"hydra/launcher: found {config.hydra.launcher._target_}, whose jobs are not all saved when the sweep is "
+            "stopped; choose launcher=joblib, slurm or slurm_local."
         )
     devices = config.trainer.devices
     if str(config.hydra.launcher._target_).endswith("SlurmLauncher") and not str(devices).isdecimal():

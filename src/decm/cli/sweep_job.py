@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,10 +23,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from decm.cli.exits import INTERRUPTED, PREEMPTED, JobError
+from decm.cli.exits import FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
 from decm.cli.runs import LAST, RESULTS, metric, other_settings, read_config, read_results, work
-from decm.cli.sweep_report import OVERRIDES
+from decm.cli.sweep_report import FAILURE, OVERRIDES, SWEEP, read_failure
 from decm.cli.words import inherited
 from decm.training.callbacks.preemption import SIGNALS, PreemptedError
 from decm.training.checkpoint_files import stored_step
@@ -38,7 +39,6 @@ LAUNCHED = (  # what an earlier launch may have left in the environment
 )  # fmt: skip
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
-PARENT: dict[str, int] = {}  # the process that started this one, once it is watched
 
 
 def job_folder() -> Path | None:
@@ -57,8 +57,9 @@ def job_folder() -> Path | None:
         if hydra.launcher._target_ != BASIC:
             raise ValueError("`launcher` starts the jobs of a sweep; add -m, also for a single job.")
         return None
-    if "joblib" in hydra.launcher._target_:
-        end_with_parent()
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):  # of which submitit ignores the first, and its sweep the second
+            signal.signal(number, signal.default_int_handler)
     return one_below(Path(hydra.sweep.dir), Path(hydra.runtime.output_dir))
 
 
@@ -90,11 +91,24 @@ def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
     return value
 
 
-def note(folder: Path) -> None:
-    """Keep the job's overrides in its folder, for the table."""
+def note(folder: Path, overrides: Sequence[str] | None = None) -> None:
+    """Keep the job's overrides in its folder, for the table, and forget that it failed before."""
     if JOB not in os.environ and is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / OVERRIDES, yaml.safe_dump(list(HydraConfig.get().overrides.task)))
+        words = HydraConfig.get().overrides.task if overrides is None else overrides
+        write_text(folder / OVERRIDES, yaml.safe_dump(list(words)))
+        (folder / FAILURE).unlink(missing_ok=True)
+
+
+def note_failure(message: str, code: int) -> None:
+    """Keep in the folder of the job that this process does, if it does one, with what it failed."""
+    if not is_first() or (JOB not in os.environ and not HydraConfig.initialized()):
+        return
+    folder = Path(os.environ[JOB] if JOB in os.environ else HydraConfig.get().runtime.output_dir)
+    if (folder.parent / SWEEP).is_file() and not (folder / RESULTS).is_file():
+        if not (folder / OVERRIDES).is_file():
+            note(folder)
+        write_text(folder / FAILURE, json.dumps({"message": message, "code": code}))
 
 
 def wants_processes(cfg: DictConfig) -> bool:
@@ -103,16 +117,12 @@ def wants_processes(cfg: DictConfig) -> bool:
     return several and JOB not in os.environ and os.environ.get("SUBMITIT_EXECUTOR") != "slurm"
 
 
-def apart(folder: Path) -> float:
+def apart(folder: Path) -> float | None:
     """Do the job as a `decm train` of its own; its metric.
 
     Raises PreemptedError where it or this process was asked to stop, at whatever point, and JobError where it failed.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
-    words = [*HydraConfig.get().overrides.task, "hydra.mode=RUN", *inherited(HydraConfig.get())]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "decm", "train", *words], env={**environment, JOB: str(folder)}, start_new_session=True
-    )
+    process = start(folder, [*HydraConfig.get().overrides.task, *inherited(HydraConfig.get())])
     asked, before = _wait(process)
     code = process.returncode
     if code == INTERRUPTED:
@@ -122,10 +132,32 @@ def apart(folder: Path) -> float:
         step = stored_step(last) if last.exists() else 0
         name = signal.Signals(asked).name if asked is not None else None
         raise PreemptedError(step, name, (lambda: handler(asked, None)) if callable(handler) else lambda: None)
-    if code:
+    return result_of(folder, code)
+
+
+def start(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
+    """The process of a job: the `decm train` of these arguments, in a session of its own."""
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    return subprocess.Popen(
+        [sys.executable, "-m", "decm", "train", *words, "hydra.mode=RUN"], env={**environment, JOB: str(folder)},
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def result_of(folder: Path, code: int) -> float | None:
+    """The metric of a job whose process ended with `code`, None of a dry run.
+
+    Raises JobError, with the job's own sentence, if it failed.
+    """
+    if code == 0:
+        return metric(read_results(folder)) if (folder / RESULTS).is_file() else None
+    failure = folder / FAILURE
+    if not failure.is_file() and code not in (PREEMPTED, INTERRUPTED):
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        raise JobError(f"The job in {folder} ended {how}.", max(code, 1))
-    return metric(json.loads((folder / RESULTS).read_text()))
+        message = {"message": f"The job in {folder} ended {how}.", "code": max(code, FAILED)}
+        write_text(failure, json.dumps(message))
+    found = read_failure(folder) or {"message": f"{folder} was stopped.", "code": code}
+    raise JobError(found["message"], found["code"])
 
 
 def _wait(process: subprocess.Popen[bytes]) -> tuple[int | None, dict[int, Any]]:
@@ -146,16 +178,8 @@ def _wait(process: subprocess.Popen[bytes]) -> tuple[int | None, dict[int, Any]]
     return (asked[0] if asked else None), before
 
 
-def leave_orphaned() -> None:
-    """End a worker of joblib whose sweep has died: it would wait for another job for ever."""
-    ours = JOB not in os.environ and HydraConfig.initialized() and "joblib" in HydraConfig.get().launcher._target_
-    if ours and os.getppid() != PARENT.get("pid", os.getppid()):
-        os._exit(PREEMPTED)
-
-
 def end_with_parent() -> None:
     """Have this process asked to stop when the one that started it dies, however it dies (on Linux)."""
-    PARENT.setdefault("pid", os.getppid())
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,5 +1,6 @@
 """The table of a sweep: its jobs, the best first and ready to paste, what they depend on, and which are unfinished."""
 
+import json
 import math
 import shlex
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import yaml
 from decm.cli.runs import RESULTS, metric_at, read_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
+FAILURE = "failure.json"  # in the folder of a job that failed
 HOW = ("resume", "debug", "launcher")  # overrides that say how a sweep is done, not which
 ENOUGH = 4  # jobs, below which nothing is said of what they depend on
 TREES = 64  # as in Hutter et al. 2014 and Optuna
@@ -18,11 +20,12 @@ TREES = 64  # as in Hutter et al. 2014 and Optuna
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep: its number, its overrides by key, and its results once it has any."""
+    """A job of a sweep: its number, its overrides by key, and its results once it has any, or with what it failed."""
 
     number: str
     overrides: dict[str, str]
     results: dict[str, Any] | None
+    failure: dict[str, Any] | None = None  # {message, code, when}
 
 
 def is_sweep(folder: Path) -> bool:
@@ -41,8 +44,22 @@ def read_jobs(folder: Path) -> list[Job]:
                 f"{path} is damaged; expected a list of key=value. Remove the folder of the job."
             ) from error
         results = read_results(path.parent) if (path.parent / RESULTS).is_file() else None
-        jobs.append(Job(path.parent.name, {key: words[key] for key in words if key not in (*HOW, "sweep")}, results))
+        kept = {key: words[key] for key in words if key not in (*HOW, "sweep")}
+        failure = read_failure(path.parent) if results is None else None
+        jobs.append(Job(path.parent.name, kept, results, failure))
     return jobs
+
+
+def read_failure(folder: Path) -> dict[str, Any] | None:
+    """{message, code, when} of a job that failed, None of another."""
+    path = folder / FAILURE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        return {"message": str(found["message"]), "code": int(found["code"]), "when": path.stat().st_mtime}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Remove it; resume=auto does the job again.") from error
 
 
 def planned_jobs(folder: Path) -> int:
@@ -148,13 +165,23 @@ def paste(job: Job, keys: list[str], inherited: list[str]) -> str:
 
 
 def _unfinished(jobs: list[Job], planned: int) -> list[str]:
-    begun = [job.number for job in jobs if job.results is None]
+    failed = [job for job in jobs if job.failure is not None]
+    begun = [job.number for job in jobs if job.results is None and job.failure is None]
     waiting = max(0, planned - len(jobs))
-    if not begun and not waiting:
+    if not failed and not begun and not waiting:
         return ["All jobs are finished."]
-    said = [f"begun and without results: {', '.join(begun)}"] if begun else []
+    lines = ["Failed:", "", *(_failed(job, swept(jobs)) for job in failed), ""] if failed else []
+    said = [f"failed: {', '.join(job.number for job in failed)}"] if failed else []
+    said += [f"begun and without results: {', '.join(begun)}"] if begun else []
     said += [f"not begun: {waiting} of {planned}"] if waiting else []
-    return [f"Unfinished: {'; '.join(said)}. The same command with resume=auto goes on."]
+    return [*lines, f"Unfinished: {'; '.join(said)}. The same command with resume=auto goes on."]
+
+
+def _failed(job: Job, keys: list[str]) -> str:
+    """A line about a job that failed: what it differs in, and its own sentence."""
+    assert job.failure is not None
+    differs = ", ".join(f"{key}={job.overrides[key]}" for key in keys if key in job.overrides)
+    return f"- job {job.number}{f' ({differs})' if differs else ''}: {' '.join(job.failure['message'].split())}"
 
 
 def _importances(jobs: list[Job], value: dict[str, float]) -> list[str]:

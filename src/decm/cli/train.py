@@ -25,7 +25,7 @@ from decm.cli.resume import run_to_continue
 from decm.cli.runs import metric, note_command, note_data, open_folder, read_config, work, write_results
 from decm.cli.scores import code_version, costs, figures, score_models
 from decm.cli.stored import forget, stored
-from decm.cli.sweep_job import apart, earlier, job_folder, leave_orphaned, note, wants_processes
+from decm.cli.sweep_job import apart, earlier, job_folder, note, wants_processes
 from decm.cli.teachers import Source, obtain
 from decm.cli.words import job_command
 from decm.data.loader import Dataset
@@ -61,7 +61,6 @@ def task(cfg: DictConfig) -> float | None:
         return run_in(cfg, fixed, f"{cfg.name}/{fixed.parent.name}")
     except PreemptedError as stop:
         stop.requeue()
-        leave_orphaned()
         raise
 
 
