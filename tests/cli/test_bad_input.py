@@ -114,14 +114,12 @@ def test_labels_out_of_range(finished, tmp_path, labels, said):
 
 @pytest.mark.parametrize("nfe", [0, -1, 1001])
 def test_steps_out_of_range(finished, cached, tmp_path, nfe):
-    said = f"nfe={nfe}"
-    assert_one_sentence(
-        decm("sample", f"checkpoint={finished.folder}", f"nfe={nfe}", f"out={tmp_path / 'a.png'}"), said
-    )
-    assert_one_sentence(decm("evaluate", f"checkpoint={finished.folder}", f"nfe=[{nfe}]"), said)
-    assert_one_sentence(decm("evaluate", f"checkpoint={finished.folder}", f"nfe=[1,{nfe}]"), said)
+    of, picture = f"checkpoint={finished.folder}", f"out={tmp_path / 'a.png'}"
+    assert_one_sentence(decm("sample", of, f"nfe={nfe}", picture), "nfe=", str(nfe))
+    assert_one_sentence(decm("evaluate", of, f"nfe=[{nfe}]"), "nfe=", str(nfe))
+    assert_one_sentence(decm("evaluate", of, f"nfe=[1,{nfe}]"), "nfe=", str(nfe))
     assert not (finished.folder / "samples_cache").exists()
-    assert_one_sentence(train(cached, f"evaluation.nfe=[1,{nfe}]"), said)
+    assert_one_sentence(train(cached, f"evaluation.nfe=[1,{nfe}]"), "nfe=", str(nfe))
     assert [path.name for path in cached.iterdir()] == ["cache"]  # nothing was trained before it was told
 
 

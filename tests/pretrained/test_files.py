@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,8 @@ def test_a_checkpoint_without_its_datas_facts_takes_them_from_the_set(frozen, tm
     del checkpoint["manifest"]
     write_file(checkpoint, tmp_path / "older.ckpt")
     model = Generator.from_pretrained(tmp_path / "older.ckpt", device="cpu")
-    assert model.manifest == Generator.from_pretrained(path, device="cpu").manifest
+    stored = Generator.from_pretrained(path, device="cpu").manifest
+    assert model.manifest == replace(stored, class_names=model.manifest.class_names)
     torch.testing.assert_close(model.states(range(10)), expected["nfe1"], atol=1e-5, rtol=0)
     checkpoint["decm_config"]["data"] = {"_target_": "decm.data.arrays.folder", "path": "gone"}
     write_file(checkpoint, tmp_path / "older.ckpt")

@@ -7,10 +7,12 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from commands import decm
+import decm.data as decm_data
+import decm.networks as decm_networks
+from commands import NO_TEACHER, decm, only, train
 from decm.cli.config import conf_dir
 from decm.generator import Generator
-from decm.pretrained.networks import CALLED, build_network, call, check_targets, targets
+from decm.pretrained.networks import PARTS, build_network, call, check_targets, is_part, locate, targets
 
 THEFT = "decm.training.durable.shutil.rmtree"  # of what decm imports, not decm's
 
@@ -77,7 +79,7 @@ WRITE = {"_target_": "decm.training.durable.write_text", "path": "x", "text": "y
             {"network": {"_target_": "decm.networks.mlp.MLP", "in_channels": {"_target_": "decm.networks.mlp.MLP"}}},
             "nested",
         ),
-        ({"network": "${foo}", "foo": {"_target_": "decm.cli.main.os.system"}}, r"reference '\$\{foo\}'"),
+        ({"network": "${foo}", "foo": {"_target_": "decm.networks.mlp.MLP"}}, "expected the settings of a network"),
         ({"data": {"_target_": "decm.cli.runs.open_folder", "resume": None}}, "open_folder is no data set"),
         ({"data": {"_target_": "decm.networks.mlp.MLP"}}, "is no data set"),
         ({"evaluation": {"bench": WRITE}}, "write_text is no bench"),
@@ -89,13 +91,56 @@ def test_decms_own_functions_are_called_for_what_they_are_alone(config, said):
         check_targets(config, "a.ckpt", [part for part in ("network", "data", "evaluation") if part in config])
 
 
-def test_what_the_options_name_may_be_called():
-    """Networks, data sets and benches of conf/: all of them, and nothing else."""
-    found = {part: set() for part in CALLED}
-    for part, names in found.items():
-        for file in (conf_dir() / part).glob("*.yaml"):
-            names |= set(targets(yaml.safe_load(file.read_text())))
-    assert found == {part: set(names) for part, (_, names) in CALLED.items()}
+@pytest.mark.parametrize("part", PARTS)
+def test_what_the_options_name_may_be_called(part):
+    """Networks, data sets and benches of conf/, each as what it is and as nothing else."""
+    names = {t for file in (conf_dir() / part).glob("*.yaml") for t in targets(yaml.safe_load(file.read_text()))}
+    assert names
+    for name in names:
+        assert [other for other in PARTS if is_part(other, locate(name, "conf"))] == [part], name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["decm.data.arrays.write_arrays", "decm.data.manifest.read_manifest", "decm.data.latent_sets.finish_set",
+     "decm.data.loader.IndexLoader", "decm.networks.autoencoder.Autoencoder", "decm.networks.layers.Block",
+     "decm.cli.build.build_bench", "decm.cli.runs.open_folder", "decm.training.module.DistillationModule"],
+)  # fmt: skip
+def test_what_is_no_part_is_called_as_none(name):
+    assert [part for part in PARTS if is_part(part, locate(name, "conf"))] == []
+
+
+def test_a_network_and_a_data_set_that_are_added_to_decm_are_trained_sampled_and_evaluated(
+    cached, tmp_path, monkeypatch
+):
+    """Two new modules and no list to put them on."""
+    (tmp_path / "added_network.py").write_text(
+        "from decm.networks.dit import LightningDiT\nclass Added(LightningDiT): ...\n"
+    )
+    (tmp_path / "added_data.py").write_text(
+        "from decm.data import arrays\ndef added(heldout: int, split_seed: int) -> arrays.ArrayDataset:\n"
+        "    return arrays.digits(heldout, split_seed)\n"
+    )
+    for package in (decm_networks, decm_data):
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    added = ["network._target_=decm.networks.added_network.Added", "data._target_=decm.data.added_data.added"]
+    answer = train(cached, *added, *NO_TEACHER)
+    assert answer.code == 0, answer.said
+    run, picture = only(cached / "smoke"), tmp_path / "a.png"
+    for answer in (decm("sample", f"checkpoint={run}", f"out={picture}"), decm("evaluate", f"checkpoint={run}")):
+        assert answer.code == 0, answer.said
+    assert picture.is_file()
+
+
+def test_what_could_not_be_read_again_is_refused_before_it_is_trained(cached, tmp_path, monkeypatch):
+    """A network of a package that is not trusted: its checkpoint would be refused by every verb."""
+    (tmp_path / "mine.py").write_text("from decm.networks.dit import LightningDiT\nclass Net(LightningDiT): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ["network._target_=mine.Net", *NO_TEACHER]
+    answer = train(cached, *settings)
+    assert (answer.code, "DECM_TRUST=mine" in answer.err, (cached / "smoke").exists()) == (2, True, False)
+    monkeypatch.setenv("DECM_TRUST", "mine")
+    assert train(cached, *settings).code == 0
 
 
 def test_a_checkpoint_of_someone_else_writes_no_file(tmp_path):

@@ -24,6 +24,7 @@ from decm.cli.teachers import Source, guided_field, initialize, obtain, teacher_
 from decm.cli.warm_start import check_warm_start
 from decm.data.loader import Dataset, micro_batch_size
 from decm.networks.regions import prepare_regions
+from decm.pretrained.networks import PARTS, check_targets
 from decm.training.callbacks.tracking import wandb_mode
 
 
@@ -44,6 +45,7 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
     if is_first():
         check_writable(Path(cfg.runs))
     check_logger(cfg)
+    check_targets(plain(cfg), "What these settings train could not be read again: it", list(PARTS))
     check_parts(cfg)
     dataset = build_dataset(cfg)
     if cfg.teacher.kind == "auto":

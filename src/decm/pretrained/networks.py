@@ -7,26 +7,20 @@ sets and benches alone.
 import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 TRUSTED = ("decm.", "torch.optim.")
-CALLED = {  # what a part of a stored configuration may be, with how to call that; of one's own packages anything
-    "network": ("network", ("decm.networks.dit.LightningDiT", "decm.networks.mlp.MLP")),
-    "data": (
-        "data set",
-        ("decm.data.arrays.digits", "decm.data.arrays.folder", "decm.data.toy.MixturePoints",
-         "decm.data.latents.LatentDataset", "decm.data.stream.StreamedLatents",
-         "decm.data.latent_sources.synthetic_latents"),
-    ),
-    "evaluation": (
-        "bench",
-        ("decm.cli.bench.digit_images", "decm.cli.bench.exact_points", "decm.cli.bench_images.image_statistics"),
-    ),
-}  # fmt: skip
+PARTS = {"network": "network", "data": "data set", "evaluation": "bench"}  # what is built from a part of the settings
+EXPECTED = {
+    "network": "a class of decm.networks with forward(x, t, s, y)",
+    "data": "a class of decm.data with batch(seed, index), or a function there that returns one",
+    "evaluation": "a bench of decm, as in conf/evaluation",
+}
 
 
 def trusted() -> list[str]:
@@ -46,40 +40,51 @@ def targets(config: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-def strings(config: Any) -> Iterator[str]:
-    """Each text in nested containers."""
-    if isinstance(config, str):
-        yield config
-    elif isinstance(config, dict):
-        yield from strings(list(config.values()))
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from strings(value)
-
-
 def check_targets(config: dict[str, Any], source: str | Path, parts: Sequence[str]) -> None:
-    """Raise ValueError unless what a stored configuration would call is trusted, and is what it is called for.
+    """Raise ValueError unless what a plain configuration would call is trusted, and is what it is called for.
 
-    decm's own functions write and remove files, so that each of the `parts` that will be built may name one of CALLED,
-    or what is of one's own packages, and within its settings nothing but the latter. A reference `${...}` would be
-    followed only later, and is refused.
+    decm's own functions write and remove files, so that each of the `parts` that will be built may name what `is_part`
+    accepts, or what is of one's own packages, and within its settings nothing but the latter.
     """
     allowed = tuple(trusted())
     for target in targets(config):  # all of them before the first is imported
         if not target.startswith(allowed):
             raise ValueError(_refusal(target, target, source))
-    reference = next((text for text in strings(config) if "${" in text), None)
-    if reference is not None:
-        raise ValueError(f"{source}: found the reference {reference!r}; expected settings that are resolved.")
     for part in parts:
+        if isinstance(config.get(part), str):
+            raise ValueError(f"{source}: {part} is {config[part]!r}; expected the settings of a {PARTS[part]}.")
         found = list(targets(config.get(part)))
         for target in found:
-            locate(target, source)
-            kind, names = CALLED[part]
-            if target not in names and target.startswith(TRUSTED):
-                raise ValueError(f"{source}: {target} is no {kind}; expected one of {', '.join(names)}.")
+            if not is_part(part, locate(target, source)) and target.startswith(TRUSTED):
+                raise ValueError(
+                    f"{source}: {target} is no {PARTS[part]}; expected what `is_part` in {__name__} accepts."
+                )
         if any(target.startswith(TRUSTED) for target in found[1:]):
             raise ValueError(f"{source}: the settings of {found[0]} are nested; expected plain values.")
+
+
+def is_part(part: str, thing: Any) -> bool:
+    """Whether a class or function is of decm, and what this part of the settings is called for.
+
+    A network is a module of decm.networks with `forward(x, t, s, y, ...)`. A data set is a class of decm.data with
+    `batch(seed, index)`, or a function there that returns one. A bench is a function `(dataset, cache, ...)` that
+    returns a Bench.
+    """
+    origin = f"{getattr(thing, '__module__', '')}."
+    if not origin.startswith("decm."):
+        return False
+    made = thing if isinstance(thing, type) else get_type_hints(thing).get("return")
+    if part == "network":
+        is_module = isinstance(thing, type) and issubclass(thing, nn.Module)
+        return is_module and origin.startswith("decm.networks.") and _takes(thing.forward, "self", "x", "t", "s", "y")
+    if part == "data":
+        return origin.startswith("decm.data.") and _takes(getattr(made, "batch", None), "self", "seed", "index")
+    return _takes(thing, "dataset", "cache") and getattr(made, "__name__", "") == "Bench"
+
+
+def _takes(function: Any, *names: str) -> bool:
+    """Whether the first arguments of a function have these names."""
+    return callable(function) and tuple(signature(function).parameters)[: len(names)] == names
 
 
 def locate(target: str, source: str | Path) -> Any:
