@@ -98,7 +98,7 @@ def test_labels_of_tars_that_are_no_classes_are_refused_before_a_picture_is_read
     (tmp_path / "images").mkdir()
     write_tar(tmp_path / "images" / "a.tar", {"0.png": b"none", "0.cls": b"-1", "1.png": b"none", "1.cls": b"0"})
     answer = decm("data", f"images={tmp_path / 'images'}", "size=4", "heldout=0.5", f"out={tmp_path / 'out'}")
-    refused(answer, "labels: label 0 is -1")
+    refused(answer, "a.tar", "label is b'-1'")
     assert not (tmp_path / "out").exists()
 
 
