@@ -1,14 +1,19 @@
 """Sweeps: jobs without training, jobs that are done already, a second start, jobs that fail, what is refused."""
 
+import os
 import shutil
 
 import pytest
+import submitit
 import yaml
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from commands import NO_TEACHER, ROOT, TINY, decm, only, results, train
+from decm.cli import sweep_job, sweep_submitit
 from decm.cli.config import compose
+from decm.cli.exits import JobError
+from decm.cli.sweep_report import report
 
 GUIDANCE = [
     "sweep=guidance", "teacher.guidance.scale=1.0,9.0", "teacher.guidance.eta_rms=null,0.5", "evaluation.nfe=[1,4]",
@@ -143,9 +148,9 @@ def test_a_job_that_fails_does_not_stop_the_others_and_the_report_names_it(runs)
     assert table in answer.out
     assert "- job 1 (batch_size=15): batch_size=15" in table
     assert "Unfinished: failed: 1." in table
-    report = decm("report", folder)
-    assert report.code == 0, report.said
-    assert table in report.out
+    again = decm("report", folder)
+    assert again.code == 0, again.said
+    assert table in again.out
 
 
 def start_of(runs, *paths):
@@ -190,6 +195,27 @@ def test_a_sweep_that_several_processes_would_begin_is_refused(cached, monkeypat
     assert answer.code == 2
     assert "started by one process" in answer.err
     assert not (cached / "smoke").exists()
+
+
+def test_a_job_whose_process_has_left_nothing_is_a_failure_that_is_told(tmp_path):
+    """By a signal, under joblib and with processes of its own; without a word, under submitit."""
+    (tmp_path / "0").mkdir()
+    with pytest.raises(JobError, match="ended by SIGKILL"):
+        sweep_job.result_of(tmp_path / "0", -9)
+    (tmp_path / "1").mkdir()
+    executor = submitit.AutoExecutor(folder=tmp_path / "logs", cluster="local")
+    executor.update_parameters(timeout_min=1)
+    job = executor.submit(os._exit, 3)
+    job._results_timeout_s = 1  # for which submitit waits
+    returned = sweep_submitit.result_of(job, tmp_path / "1")
+    with pytest.raises(JobError, match="has left no result"):
+        _ = returned.return_value
+    for number in "01":
+        (tmp_path / number / "overrides.yaml").write_text("[]\n")
+    text = report(tmp_path)
+    assert "- job 0: The job in" in text
+    assert "- job 1: The process of the job in" in text
+    assert "Unfinished: failed: 0, 1." in text
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])

@@ -108,7 +108,12 @@ def note_failure(message: str, code: int) -> None:
     if (folder.parent / SWEEP).is_file() and not (folder / RESULTS).is_file():
         if not (folder / OVERRIDES).is_file():
             note(folder)
-        write_text(folder / FAILURE, json.dumps({"message": message, "code": code}))
+        keep_failure(folder, message, code)
+
+
+def keep_failure(folder: Path, message: str, code: int) -> None:
+    """Write with what the job of a folder failed."""
+    write_text(folder / FAILURE, json.dumps({"message": message, "code": code}))
 
 
 def wants_processes(cfg: DictConfig) -> bool:
@@ -151,11 +156,9 @@ def result_of(folder: Path, code: int) -> float | None:
     """
     if code == 0:
         return metric(read_results(folder)) if (folder / RESULTS).is_file() else None
-    failure = folder / FAILURE
-    if not failure.is_file() and code not in (PREEMPTED, INTERRUPTED):
+    if read_failure(folder) is None and code not in (PREEMPTED, INTERRUPTED):
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        message = {"message": f"The job in {folder} ended {how}.", "code": max(code, FAILED)}
-        write_text(failure, json.dumps(message))
+        keep_failure(folder, f"The job in {folder} ended {how}.", max(code, FAILED))
     found = read_failure(folder) or {"message": f"{folder} was stopped.", "code": code}
     raise JobError(found["message"], found["code"])
 

@@ -98,18 +98,24 @@ class JoblibLauncher(Launcher):
         return [job.returned for job in jobs]
 
     def _job(self, number: int, overrides: list[str]) -> Job:
-        config = self.loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)  # what `${hydra:...}` in a folder's name means
-        try:
-            sweep = Path(str(OmegaConf.select(config, "hydra.sweep.dir"))).absolute()
-            folder = one_below(sweep, Path(sweep, str(OmegaConf.select(config, "hydra.sweep.subdir"))))
-        finally:
-            HydraConfig.instance().cfg = before
-        task = list(config.hydra.overrides.task)
-        return Job(folder, [*task, *inherited(config.hydra)], JobReturn(overrides=task))
+        folder, hydra = place_of(self.loader, self.config, number, overrides)
+        task = list(hydra.overrides.task)
+        return Job(folder, [*task, *inherited(hydra)], JobReturn(overrides=task))
+
+
+def place_of(loader: Any, sweep: DictConfig, number: int, overrides: list[str]) -> tuple[Path, DictConfig]:
+    """(the folder of a job, its node of Hydra's settings)."""
+    config = loader.load_sweep_config(sweep, overrides)
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = number
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)  # what `${hydra:...}` in a folder's name means
+    try:
+        above = Path(str(OmegaConf.select(config, "hydra.sweep.dir"))).absolute()
+        folder = one_below(above, Path(above, str(OmegaConf.select(config, "hydra.sweep.subdir"))))
+    finally:
+        HydraConfig.instance().cfg = before
+    return folder, config.hydra
 
 
 def fill(returned: JobReturn, result: Callable[[], Any]) -> None:

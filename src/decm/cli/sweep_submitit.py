@@ -15,7 +15,9 @@ from hydra_plugins.hydra_submitit_launcher import config, submitit_launcher
 from omegaconf import OmegaConf
 
 from decm.cli.exits import FAILED, INTERRUPTED, JobError
-from decm.cli.sweep_launchers import handing_on
+from decm.cli.sweep_job import keep_failure
+from decm.cli.sweep_launchers import handing_on, place_of
+from decm.cli.sweep_report import read_failure
 
 POLL = 0.1  # seconds
 AGAIN = 1.0  # seconds after which a job that still runs is asked to stop again: it may not have listened before
@@ -25,7 +27,13 @@ class Launcher(submitit_launcher.BaseSubmititLauncher):
     """As submitit's, but for the waiting."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        return self.wait(self.submit(job_overrides, initial_job_idx))
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader, sweep = self.hydra_context.config_loader, self.config
+        folders = [
+            place_of(loader, sweep, initial_job_idx + k, list(words))[0] for k, words in enumerate(job_overrides)
+        ]
+        return self.wait(self.submit(job_overrides, initial_job_idx), folders)
 
     def submit(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
         """The jobs of one array."""
@@ -47,18 +55,20 @@ class Launcher(submitit_launcher.BaseSubmititLauncher):
         ]
         return executor.map_array(self, *zip(*jobs, strict=True))
 
-    def wait(self, jobs: list[Any]) -> list[JobReturn]:
+    def wait(self, jobs: list[Any], folders: list[Path]) -> list[JobReturn]:
         """What each job returned. Raises JobError where the sweep was stopped."""
         raise NotImplementedError
 
 
-def result_of(job: Any) -> JobReturn:
-    """What a job returned; of one whose process has left nothing, a failure."""
+def result_of(job: Any, folder: Path) -> JobReturn:
+    """What a job returned; of one whose process has left nothing, a failure, which its folder keeps too."""
     try:
         return job.results()[0]
-    except Exception as error:
-        words = " ".join(str(error).split())
-        return JobReturn(status=JobStatus.FAILED, _return_value=JobError(f"Job {job.job_id}: {words}", FAILED))
+    except Exception:  # of submitit, with the whole log in it
+        message = f"The process of the job in {folder} has left no result; its log is {job.paths.stderr}."
+        if folder.is_dir() and read_failure(folder) is None:
+            keep_failure(folder, message, FAILED)
+        return JobReturn(status=JobStatus.FAILED, _return_value=JobError(message, FAILED))
 
 
 @contextmanager
@@ -83,7 +93,7 @@ class LocalLauncher(Launcher):
         with unheard():
             return super().submit(job_overrides, initial_job_idx)
 
-    def wait(self, jobs: list[Any]) -> list[JobReturn]:
+    def wait(self, jobs: list[Any], folders: list[Path]) -> list[JobReturn]:
         ended = threading.Event()
 
         def ask() -> None:
@@ -104,7 +114,7 @@ class LocalLauncher(Launcher):
             ended.set()
             asking.join()
         stop.check()  # before the results, for which submitit waits where there are none
-        return [result_of(job) for job in jobs]
+        return [result_of(job, folder) for job, folder in zip(jobs, folders, strict=True)]
 
 
 class SlurmLauncher(Launcher):
@@ -112,9 +122,9 @@ class SlurmLauncher(Launcher):
 
     _EXECUTOR = "slurm"
 
-    def wait(self, jobs: list[Any]) -> list[JobReturn]:
+    def wait(self, jobs: list[Any], folders: list[Path]) -> list[JobReturn]:
         try:
-            return [result_of(job) for job in jobs]
+            return [result_of(job, folder) for job, folder in zip(jobs, folders, strict=True)]
         except KeyboardInterrupt:
             number = str(jobs[0].job_id).split("_")[0]
             raise JobError(

@@ -41,7 +41,7 @@ class Preemption(Callback):
         self._earlier: dict[int, Any] = {}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.asked is not None:
+        if number == signal.SIGINT and self.asked == "SIGINT":
             raise KeyboardInterrupt
         self.asked = signal.Signals(number).name
 
