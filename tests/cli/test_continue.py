@@ -113,6 +113,12 @@ def test_a_run_stores_the_segments_that_it_is_trained_on_alone(finished):
     assert set(config["objective"]) == {"consistency", "instantaneous", "noise_to_noisy"}
 
 
+def test_a_run_of_an_earlier_version_whose_file_has_all_segments_goes_on(tmp_path):
+    folder, cfg = begun(tmp_path), composed(f"runs={tmp_path}", "resume=auto")
+    write_config(folder, {**plain(composed()), "segment": {"consistency": {"weight": 1.0}, "of_old": {"weight": 2.0}}})
+    assert run_to_continue(cfg) == folder
+
+
 def test_a_new_methods_numbers_leave_every_run_able_to_go_on(runs, stopped, tmp_path):
     """One unfinished, by resume=auto and by its folder, and a job of a sweep; a number that it uses does not."""
     (tmp_path / "conf" / "segment").mkdir(parents=True)
