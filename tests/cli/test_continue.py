@@ -40,7 +40,7 @@ def test_a_run_goes_on_with_another_evaluation_and_its_results_are_of_that(runs,
     answer = train(runs, "resume=auto", "evaluation.num_samples=50", "evaluation.nfe=[1]", "evaluation.preview_every=2")
     assert answer.code == 0, answer.said
     assert f"Continuing {stopped} at step 6 of 6" in answer.out
-    (line,) = [line for line in answer.out.splitlines() if "another evaluation" in line]
+    (line,) = [line for line in answer.out.splitlines() if "goes on with other settings" in line]
     assert "evaluation.num_samples is 50, was 60" in line
     found = results(only(runs / "smoke"))
     assert (found["num_samples"], list(found["student"])) == (50, ["1"])

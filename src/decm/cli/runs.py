@@ -18,8 +18,8 @@ from decm.training.durable import write_text
 Settings = Callable[[dict[str, Any]], dict[str, Any]]
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
-# What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows. `segment` is
-# in the files of earlier versions: what a run takes of it is in `objective` too.
+# What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
+# `segment` is in the files of earlier versions: what a run takes of it is in `objective` too.
 NOT_SETTINGS = (
     "budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check", "expected", "report",
     "contents", "segment",
