@@ -175,6 +175,13 @@ def test_no_tracked_file_names_a_path_of_one_machine():
     assert [name for name, text in tracked().items() if MACHINE_PATH.search(text)] == []
 
 
+def test_no_output_of_a_run_is_tracked():
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    names = [Path(name) for name in listing.stdout.split("\0") if name]
+    written = [name for name in names if name.suffix == ".ckpt" or name.name in ("overrides.yaml", "command.txt")]
+    assert [name for name in written if name.parts[0] != "tests"] == []
+
+
 def test_the_patterns_see_what_they_look_for():
     for text in (
         "https://py" + "pi.org/simple",

@@ -240,21 +240,3 @@ def test_a_stack_trace_for_those_who_ask(cached, finished, tmp_path):
         assert "Traceback" in answer.err
         assert "ValueError" in answer.err
     assert "Traceback" not in train(cached, *missing).err
-
-
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["trainer.activation_checkpointing=true"], "set jvp=split"),
-        (["trainer=fsdp", "trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
-        (["trainer.reshard=true"], "trainer=fsdp alone"),
-        (["experiment=decm_2d", "trainer.compile=true"], "MLP has no blocks to compile"),
-        (["jvp=duall"], "dual, split, finite_difference"),
-        (["guard.rollbacks=-1"], "guard.rollbacks=-1"),
-        (["launcher=joblib"], "add -m"),
-    ],
-)
-def test_a_trainer_setting_that_cannot_take_effect_is_refused(tmp_path, overrides, said):
-    answer = decm("train", "logger=csv", f"runs={tmp_path}", *overrides)
-    assert answer.code == 2
-    assert said in answer.err

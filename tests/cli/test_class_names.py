@@ -74,7 +74,7 @@ def test_folders_0_to_11_are_the_labels_0_to_11_and_the_names_are_written_and_pr
 
 def test_a_text_file_names_the_classes_instead(tmp_path):
     root, names = pictures(tmp_path / "pictures", ["n01", "n02"]), tmp_path / "names.txt"
-    names.write_text("tench\ngoldfish, gold\n\n", encoding="utf-8")
+    names.write_text("tench\ngoldfish, gold\n\n", encoding="utf-8-sig")  # with the mark that some editors put first
     answer = make(root, tmp_path / "set", f"class_names={names}")
     assert "(0: tench, 1: goldfish, gold)" in answer.out
     assert read_manifest(tmp_path / "set").class_names == ("tench", "goldfish, gold")

@@ -40,7 +40,7 @@ def test_a_run_goes_on_with_another_evaluation_and_its_results_are_of_that(runs,
     answer = train(runs, "resume=auto", "evaluation.num_samples=50", "evaluation.nfe=[1]", "evaluation.preview_every=2")
     assert answer.code == 0, answer.said
     assert f"Continuing {stopped} at step 6 of 6" in answer.out
-    (line,) = [line for line in answer.out.splitlines() if "another evaluation" in line]
+    (line,) = [line for line in answer.out.splitlines() if "goes on with other settings" in line]
     assert "evaluation.num_samples is 50, was 60" in line
     found = results(only(runs / "smoke"))
     assert (found["num_samples"], list(found["student"])) == (50, ["1"])
@@ -111,6 +111,12 @@ def test_a_run_stores_the_segments_that_it_is_trained_on_alone(finished):
     config = yaml.safe_load((finished.folder / "config.yaml").read_text())
     assert "segment" not in config
     assert set(config["objective"]) == {"consistency", "instantaneous", "noise_to_noisy"}
+
+
+def test_a_run_of_an_earlier_version_whose_file_has_all_segments_goes_on(tmp_path):
+    folder, cfg = begun(tmp_path), composed(f"runs={tmp_path}", "resume=auto")
+    write_config(folder, {**plain(composed()), "segment": {"consistency": {"weight": 1.0}, "of_old": {"weight": 2.0}}})
+    assert run_to_continue(cfg) == folder
 
 
 def test_a_new_methods_numbers_leave_every_run_able_to_go_on(runs, stopped, tmp_path):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from commands import RING, TINY, command, decm, environment, in_a_process, only, results, train
 from decm import Generator
 from decm.cli.config import compose
-from decm.cli.limits import check_limits, check_name
+from decm.cli.limits import NOT_RUNS, check_limits, check_name
 from decm.cli.run_folders import all_runs
 
 HUGE = 2**64
@@ -79,7 +79,7 @@ def test_the_largest_seed_is_one_that_a_run_can_have(cached):
     assert answer.code == 0, answer.said
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "..", ".", "", ".hidden", " a", "a\\b", "cache", "a\tb"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "/x", "..", ".", "", ".hidden", " a", "a\\b", *NOT_RUNS, "a\tb"])
 def test_a_name_that_is_not_one_plain_folder_below_runs_is_refused(name):
     with pytest.raises(ValueError, match=r"^name="):
         check_name(name)
@@ -157,3 +157,21 @@ def test_what_is_no_closed_reader_is_an_error_still(tmp_path):
     answer = in_a_process("clean", f"runs={tmp_path}", before=broken)
     assert answer.code == 2
     assert "Broken pipe" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.activation_checkpointing=true"], "set jvp=split"),
+        (["trainer=fsdp", "trainer.precision=16-mixed"], "trainer.precision=16-mixed"),
+        (["trainer.reshard=true"], "trainer=fsdp alone"),
+        (["experiment=decm_2d", "trainer.compile=true"], "MLP has no blocks to compile"),
+        (["jvp=duall"], "dual, split, finite_difference"),
+        (["guard.rollbacks=-1"], "guard.rollbacks=-1"),
+        (["launcher=joblib"], "add -m"),
+    ],
+)
+def test_a_trainer_setting_that_cannot_take_effect_is_refused(tmp_path, overrides, said):
+    answer = decm("train", "logger=csv", f"runs={tmp_path}", *overrides)
+    assert answer.code == 2
+    assert said in answer.err

@@ -19,12 +19,12 @@ REPORT = (
 )
 
 
-def written(folder, seed):
-    """Noise as 8x8 pictures of three classes."""
+def written(folder, seed, classes=3):
+    """Noise as 8x8 pictures of three or more classes."""
     arrays = {"train_x": random_states(40, (1, 8, 8), seed), "heldout_x": random_states(20, (1, 8, 8), seed + 1)}
     arrays = {key: value.sigmoid().float() for key, value in arrays.items()}
     arrays |= {"train_y": torch.arange(40) % 3, "heldout_y": torch.arange(20) % 3}
-    write_arrays(folder, arrays, "noise", 3, "made by hand")
+    write_arrays(folder, arrays, "noise", classes, "made by hand")
     return folder
 
 
@@ -76,6 +76,9 @@ def test_other_data_are_refused_by_name(moved, finished, tmp_path):
     answer = decm("evaluate", f"checkpoint={run}", f"data.path={written(tmp_path / 'other', 5)}", "device=cpu")
     assert answer.code == 2
     assert f"data.path={tmp_path / 'other'} holds 'noise' of content" in answer.err
+    others = written(tmp_path / "more", 7, classes=4)  # which would not fit the network either
+    answer = decm("evaluate", f"checkpoint={run}", f"data.path={others}", "device=cpu")
+    assert (answer.code, f"data.path={others} holds 'noise' of content" in answer.err) == (2, True)
     answer = decm("evaluate", f"checkpoint={finished.folder}", f"data.path={tmp_path / 'other'}", "device=cpu")
     assert (answer.code, "has no effect: the data of this run are" in answer.err) == (2, True)
 

@@ -102,6 +102,18 @@ def test_the_best_job_is_first_and_its_line_can_be_pasted(sweep):
     assert "Sorted by the student's frechet distance at NFE 2 (4 samples to r); lower is better." in lines
 
 
+def test_figures_of_different_data_or_judges_are_said_not_to_compare(sweep):
+    assert "do not compare" not in report(sweep)
+    for number, path in enumerate(["a", "b"]):
+        job(
+            sweep,
+            4 + number,
+            ["experiment=smoke", "data='a b'", f"data.path={path}", f"evaluation.bench.keep={number}"],
+            0.5,
+        )
+    assert "The jobs differ in data.path, evaluation.bench.keep: their figures do not compare." in report(sweep)
+
+
 def test_how_a_job_was_started_is_no_setting_that_was_swept(sweep):
     """A sweep that went on: some of its jobs were begun with resume=auto."""
     job(sweep, 4, ["sweep=n2n", "seed=4", "experiment=smoke", "data='a b'", "resume=auto", "launcher=joblib"], 0.5)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from commands import decm
 from decm.generator import Generator
-from decm.pretrained.checkpoints import read_checkpoint
+from decm.pretrained.checkpoints import find_checkpoint, read_checkpoint
 from decm.training.checkpoint_files import write_file
 from decm.training.sharded_files import write_sharded
 
@@ -83,6 +83,13 @@ def test_a_damaged_or_newer_or_foreign_folder_is_refused(exported, tmp_path):
     refused("is missing")
     refused("does not exist; expected a run folder", tmp_path / "no" / "where")
     refused("has no checkpoints/last.ckpt", tmp_path)
+
+
+def test_an_exported_folder_is_named_where_a_run_is_needed(tmp_path):
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="is a folder of `decm export`; expected the run folder"):
+        find_checkpoint(tmp_path)
 
 
 def test_pickled_weights_are_not_looked_at(tmp_path):

@@ -14,7 +14,7 @@ def names_from(file: str | None, source: str | None = None) -> tuple[str, ...] |
     if file is None:
         return class_folders(source) if source is not None else None
     try:
-        lines = Path(file).read_text(encoding="utf-8").rstrip().splitlines()
+        lines = Path(file).read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"class_names={file!r} cannot be read ({error}). Expected a text file in UTF-8.") from error
     names = [line.strip() for line in lines]

@@ -80,7 +80,7 @@ def check_size(count: int, cfg: DictConfig) -> None:
     needed = 4 * count * cfg.channels * cfg.size**2
     if needed > LARGEST:
         raise ValueError(
-            f"{count} images of {cfg.channels}x{cfg.size}x{cfg.size} take {needed / 2**30:.0f} GiB of memory; expected "
+            f"{count} images of {cfg.channels}x{cfg.size}x{cfg.size} take {needed / 2**30:.2f} GiB of memory; expected "
             f"{LARGEST / 2**30:.0f} at most. Choose a smaller size, or train on latents: `decm latents encode`."
         )
 

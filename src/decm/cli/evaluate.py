@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from decm.cli.bench import Bench
-from decm.cli.build import build_bench, build_dataset, build_evaluator, segment_names
+from decm.cli.build import build_bench, build_evaluator, segment_names
 from decm.cli.checks import check_evaluation, check_num_samples
 from decm.cli.devices import pick_device
 from decm.cli.models import Model, load_model
@@ -113,7 +114,7 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
 
 def same_data(run: DictConfig, model: Model) -> Dataset:
     """The run's data set. Raises ValueError unless its content is that which the model was trained on."""
-    dataset = build_dataset(run)
+    dataset: Dataset = instantiate(run.data)
     found, expected = dataset.manifest, model.manifest
     if found.content_hash != expected.content_hash:
         where = f"data.path={run.data.path}" if "path" in run.data else f"The set of {run.data._target_}"

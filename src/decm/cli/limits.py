@@ -16,8 +16,7 @@ AT_LEAST_0 = (
     "every", "every_num_samples", "preview_every", "rollbacks", "warmup", "total", "heldout", "keep", "num_classes",
     "threads", "labels",
 )  # fmt: skip
-# Names below runs= that are taken by something else.
-TAKEN = ("cache",)
+NOT_RUNS = ("cache", "checkpoints", "wandb")  # folders beside runs and in them, where no runs are looked for
 
 
 def check_limits(cfg: DictConfig) -> None:
@@ -53,5 +52,5 @@ def check_name(name: str) -> None:
             f"name={name!r}; expected the name of one folder, without / and without a dot or a blank at its "
             "beginning. Where runs are written is runs=<folder>."
         )
-    if name in TAKEN:
-        raise ValueError(f"name={name!r} is the folder of what decm keeps for all runs; choose another name.")
+    if name in NOT_RUNS:
+        raise ValueError(f"name={name!r} is the name of a folder in which decm looks for no runs; choose another name.")

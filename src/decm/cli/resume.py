@@ -20,7 +20,7 @@ SHOWN = 5  # differences in a message
 
 
 def run_to_continue(cfg: DictConfig) -> Path | None:
-    """The run folder that `resume` means; None for a run of its own. What its evaluation now has otherwise is printed.
+    """The run folder that `resume` means; None for a new run. Differences beside the training are printed.
 
     The configuration takes over what the run knows of the contents of files that are no longer there. Raises ValueError
     for a folder without a run, or whose run was trained with other settings.
@@ -43,7 +43,7 @@ def run_to_continue(cfg: DictConfig) -> Path | None:
     before = read_config(folder) or {}
     judged = other_settings(before, settings, lambda config: {key: config.get(key) for key in JUDGED})
     if judged and is_first():
-        print(f"{folder} goes on with another evaluation: {short(judged)}.", flush=True)
+        print(f"{folder} goes on with other settings beside the training: {short(judged)}.", flush=True)
     cfg[CONTENTS] = {**kept_contents(before, settings), **cfg[CONTENTS]}
     return folder
 

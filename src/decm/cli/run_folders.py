@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from decm.cli.limits import NOT_RUNS
 from decm.cli.locks import in_use
 from decm.cli.runs import CONFIG, RESULTS, read_config, read_results
 from decm.report.run_files import DAMAGED, FINISHED, RUNNING, UNFINISHED, Run
-
-NOT_RUNS = ("cache", "checkpoints", "wandb")  # folders beside runs and in them, without runs
 
 
 def all_runs(root: Path) -> list[Path]:

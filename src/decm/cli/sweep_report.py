@@ -12,6 +12,7 @@ import yaml
 from decm.cli.runs import RESULTS, metric_at, read_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
+SCORED_BY = ("data", "data.path", "evaluation", "evaluation.num_samples")  # what the meaning of a figure depends on
 FAILURE = "failure.json"  # in the folder of a job that failed
 HOW = ("resume", "debug", "launcher")  # overrides that say how a sweep is done, not which
 ENOUGH = 4  # jobs, below which nothing is said of what they depend on
@@ -109,7 +110,7 @@ def report(folder: Path, nfe: int | None = None) -> str:
         sound.sort(key=lambda job: value[job.number])
         finished = [*sound, *(job for job in finished if job not in sound)]
         lines += _table(finished, keys)
-        lines += ["", f"Sorted by {what}; lower is better.", ""]
+        lines += ["", f"Sorted by {what}; lower is better.", "", *_not_comparable(keys)]
         if sound:
             best = paste(sound[0], keys, inherited_words(folder))
             lines += ["The best, to paste:", "", f"    {best}", "", *_importances(sound, value)]
@@ -118,6 +119,12 @@ def report(folder: Path, nfe: int | None = None) -> str:
     else:
         lines.append("No job has results yet.")
     return "\n".join([*lines, *_unfinished(jobs, planned)]) + "\n"
+
+
+def _not_comparable(keys: list[str]) -> list[str]:
+    """A warning where the jobs are scored on different data, by different judges, or on other numbers of samples."""
+    names = [key for key in keys if key in SCORED_BY or key.startswith("evaluation.bench.")]
+    return [f"The jobs differ in {', '.join(names)}: their figures do not compare.", ""] if names else []
 
 
 def _metric(jobs: list[Job], nfe: int | None) -> tuple[dict[str, float], str]:

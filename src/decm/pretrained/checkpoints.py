@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from decm.pretrained.files import CONFIG, WEIGHTS
 from decm.pretrained.networks import check_targets
 from decm.training.checkpoint_files import read_file
 from decm.training.checkpoint_folder import newest_valid, step_of
@@ -26,6 +27,8 @@ def find_checkpoint(path: str | Path) -> Path:
         return path
     if not path.exists():
         raise ValueError(f"Checkpoint {str(path)!r} does not exist; expected a run folder or a .ckpt file.")
+    if (path / WEIGHTS).is_file() and (path / CONFIG).is_file():
+        raise ValueError(f"{str(path)!r} is a folder of `decm export`; expected the run folder that it was made of.")
     if not (path / LAST).exists():
         raise ValueError(f"{str(path)!r} has no {LAST}: no checkpoint was saved there yet, or it is no run folder.")
     return path / LAST
