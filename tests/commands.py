@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from decm.cli.main import main
 
@@ -38,9 +39,15 @@ class Answer:
         return self.out + self.err
 
 
+def forget_hydra():
+    """A command begins as in a process of its own: Hydra keeps the last configuration of this one."""
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+
+
 def decm(*arguments):
     """`decm <arguments>` in this process."""
-    GlobalHydra.instance().clear()
+    forget_hydra()
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", ["decm", *map(str, arguments)]), mock.patch.dict(os.environ),
@@ -51,7 +58,7 @@ def decm(*arguments):
         except SystemExit as leave:
             code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
         finally:
-            GlobalHydra.instance().clear()
+            forget_hydra()
     return Answer(code, out.getvalue(), err.getvalue())
 
 

@@ -35,12 +35,15 @@ def contents(settings: dict[str, Any]) -> dict[str, str]:
 
 
 def data_content(folder: Path) -> str | None:
-    """sha256 of what a data set's manifest says of its samples; None without a manifest."""
+    """sha256 of what a data set's manifest says of its samples; None without a manifest that can be read."""
     from decm.data.manifest import MANIFEST, read_manifest
 
     if not (folder / MANIFEST).is_file():
         return None
-    manifest = read_manifest(folder)
+    try:
+        manifest = read_manifest(folder)
+    except ValueError:  # it is refused by name where it is read
+        return None
     decisive = {key: getattr(manifest, key) for key in DECIDES}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from decm.data.raw import whole_labels
+from decm.data.raw import LARGEST_LABEL, whole_labels
 
 LATENTS = ("latents.npy", "latent.npy")
 FLIPPED = ("latents_flip.npy", "latent_flip.npy")
 LABELS = ("labels.npy", "label.npy", "cls")
 DTYPES = ("float16", "float32")
-LARGEST_LABEL = 10**9 - 1
 BLOCK = 512  # of a tar
 CONTINUE = "continue a run with resume=auto (make train RESUME=1)"
 # Byte offsets of the arrays' first values (-1: no flipped copy), samples, and the CRC-32 of either array.

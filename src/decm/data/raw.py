@@ -9,6 +9,7 @@ from torch import Tensor
 
 PICTURE_CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 LATENT_CHANNELS = (4, 8, 16, 32)  # of the usual autoencoders
+LARGEST_LABEL = 10**9 - 1  # what is beyond it is no label
 
 
 def as_array(value: Any, what: str) -> np.ndarray:
@@ -47,10 +48,10 @@ def whole_labels(labels: Any, what: str, num_classes: int | None = None) -> np.n
         raise ValueError(f"{what} is of type {values.dtype}; expected whole numbers, the first class is 0.")
     if values.dtype.kind == "f":
         values = values.astype(np.float64)
-    highest = np.iinfo(np.int64).max if num_classes is None else max(1, num_classes) - 1
+    highest = LARGEST_LABEL if num_classes is None else max(1, num_classes) - 1
     wrong = ~np.isfinite(values) | (values != np.rint(values)) | (values < 0) | (values > highest)
     if wrong.any():
-        expected = f"0 to {highest}" if num_classes is not None else "0 or more"
+        expected = f"0 to {highest}"
         raise ValueError(
             f"{what}: label {int(wrong.argmax())} is {values[wrong.argmax()]}; expected whole numbers, {expected} "
             f"({'num_classes' if num_classes is not None else 'the first class is 0'})."
