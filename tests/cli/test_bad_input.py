@@ -103,12 +103,10 @@ def test_a_malicious_pickle_is_refused_and_not_run(cached, save):
             assert trace.exists()
 
 
-@pytest.mark.parametrize(
-    ("labels", "said"), [("[10]", "classes 0 to 9"), ("[0,-1]", "labels=-1"), ("[3,99,4]", "classes 0 to 9")]
-)
-def test_labels_out_of_range(finished, tmp_path, labels, said):
+@pytest.mark.parametrize("labels", ["[10]", "[0,-1]", "[3,99,4]"])
+def test_labels_out_of_range(finished, tmp_path, labels):
     answer = decm("sample", f"checkpoint={finished.folder}", f"labels={labels}", f"out={tmp_path / 'a.png'}")
-    assert_one_sentence(answer, said)
+    assert_one_sentence(answer, "classes 0 to 9")
     assert not (tmp_path / "a.png").exists()
 
 

@@ -53,8 +53,8 @@ def test_counts_have_their_least_and_most(composed, setting, least):
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ("sample", ["seed=-1"]), ("sample", [f"seed={HUGE}"]), ("sample", ["rows=0"]), ("sample", ["nfe=0"]),
-        ("evaluate", [f"num_samples={HUGE}"]), ("evaluate", ["nfe=[1,-2]"]), ("data", ["size=-8"]),
+        ("sample", ["seed=-1"]), ("sample", [f"seed={HUGE}"]), ("sample", ["rows=0"]),
+        ("evaluate", [f"num_samples={HUGE}"]), ("evaluate", ["seed=-2"]), ("data", ["size=-8"]),
         ("data", [f"seed={HUGE}"]), ("reference", ["batch_size=-1"]), ("reference", ["keep=-1"]),
         ("latents", ["num=-1"]), ("latents", ["shape=[0,4,4]"]), ("latents", [f"seed={HUGE}"]),
     ],

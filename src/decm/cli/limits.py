@@ -10,11 +10,11 @@ AT_LEAST_1 = (
     "max_steps", "batch_size", "accumulate", "rows", "num_samples", "checkpoint_every", "log_every", "num_nodes",
     "size", "image_size", "chunk", "record_size", "shard_records", "workers", "num", "channels", "input_size",
     "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "components", "num_map_points", "num_reference",
-    "patience", "shape", "nfe",
+    "patience", "shape",
 )  # fmt: skip
 AT_LEAST_0 = (
     "every", "every_num_samples", "preview_every", "rollbacks", "warmup", "total", "heldout", "keep", "num_classes",
-    "threads", "labels",
+    "threads",
 )  # fmt: skip
 NOT_RUNS = ("cache", "checkpoints", "wandb")  # folders beside runs and in them, where no runs are looked for
 

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from decm.cli.exits import FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
@@ -102,9 +102,13 @@ def note(folder: Path, overrides: Sequence[str] | None = None) -> None:
 
 def note_failure(message: str, code: int) -> None:
     """Keep in the folder of the job that this process does, if it does one, with what it failed."""
-    if not is_first() or (JOB not in os.environ and not HydraConfig.initialized()):
+    given = os.environ.get(JOB)
+    hydra: Any = HydraConfig.get() if HydraConfig.initialized() else None
+    if given is None and hydra is not None and hydra.mode == RunMode.MULTIRUN:
+        given = OmegaConf.select(hydra, "runtime.output_dir", throw_on_missing=False)  # the sweep itself has none
+    if given is None or not is_first():
         return
-    folder = Path(os.environ[JOB] if JOB in os.environ else HydraConfig.get().runtime.output_dir)
+    folder = Path(given)
     if (folder.parent / SWEEP).is_file() and not (folder / RESULTS).is_file():
         if not (folder / OVERRIDES).is_file():
             note(folder)
