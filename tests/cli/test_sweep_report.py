@@ -104,6 +104,7 @@ def test_the_best_job_is_first_and_its_line_can_be_pasted(sweep):
 
 def test_figures_of_different_data_or_judges_are_said_not_to_compare(sweep):
     assert "do not compare" not in report(sweep)
+    assert "The best, to paste" in report(sweep)
     for number, path in enumerate(["a", "b"]):
         job(
             sweep,
@@ -111,7 +112,9 @@ def test_figures_of_different_data_or_judges_are_said_not_to_compare(sweep):
             ["experiment=smoke", "data='a b'", f"data.path={path}", f"evaluation.bench.keep={number}"],
             0.5,
         )
-    assert "The jobs differ in data.path, evaluation.bench.keep: their figures do not compare." in report(sweep)
+    text = report(sweep)
+    assert "The jobs differ in data.path, evaluation.bench.keep: their figures do not compare." in text
+    assert "The best, to paste" not in text
 
 
 def test_how_a_job_was_started_is_no_setting_that_was_swept(sweep):

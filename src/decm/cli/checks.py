@@ -69,12 +69,11 @@ def check_evaluation(cfg: DictConfig) -> None:
         check_steps(nfe, samplers.get(nfe) or choose_sampler(nfe, segment_names(cfg)))
 
 
-def check_num_samples(cfg: DictConfig, judge: Judge) -> None:
-    """Raise ValueError for fewer samples than the judge of a run can score."""
-    e = cfg.evaluation
-    _at_least(judge.fewest, {"evaluation.num_samples": e.num_samples})
+def check_num_samples(e: DictConfig, judge: Judge, prefix: str = "evaluation.") -> None:
+    """Raise ValueError for fewer samples than the judge can score, by the name of the setting after `prefix`."""
+    _at_least(judge.fewest, {f"{prefix}num_samples": e.num_samples})
     if e.every:
-        _at_least(judge.fewest, {"evaluation.every_num_samples": e.every_num_samples})
+        _at_least(judge.fewest, {f"{prefix}every_num_samples": e.every_num_samples})
 
 
 def _at_least(low: int, settings: dict[str, float]) -> None:

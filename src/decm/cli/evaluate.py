@@ -42,7 +42,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     began = time.perf_counter()
     dataset = same_data(run, model)
     bench = build_bench(run, dataset)
-    check_num_samples(run, bench.judge)
+    check_num_samples(run.evaluation, bench.judge, prefix="")
     pixels = getattr(bench.painter, "to_pixels", None)
     if cfg.save is not None and pixels is None:
         raise ValueError("save=npz: the samples of this run are no pictures.")

@@ -62,7 +62,7 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
             initialize(student, source, cfg)
         build_callbacks(cfg, plain(cfg), Path(cfg.runs), dataset, source or Source(None), None, {})
     bench = build_bench(cfg, dataset)
-    check_num_samples(cfg, bench.judge)
+    check_num_samples(cfg.evaluation, bench.judge)
     return Prepared(dataset, bench, source)
 
 

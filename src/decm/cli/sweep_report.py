@@ -110,8 +110,10 @@ def report(folder: Path, nfe: int | None = None) -> str:
         sound.sort(key=lambda job: value[job.number])
         finished = [*sound, *(job for job in finished if job not in sound)]
         lines += _table(finished, keys)
-        lines += ["", f"Sorted by {what}; lower is better.", "", *_not_comparable(keys)]
-        if sound:
+        lines += ["", f"Sorted by {what}; lower is better.", ""]
+        if warning := _not_comparable(keys):
+            lines += warning
+        elif sound:
             best = paste(sound[0], keys, inherited_words(folder))
             lines += ["The best, to paste:", "", f"    {best}", "", *_importances(sound, value)]
         else:

@@ -67,8 +67,10 @@ def find_images(source: str | Path, setting: str = "source", labeled: bool = Tru
     else:
         images, classes, others = _in_folders(root, setting, labeled)
     if not images:
+        loose = sum(map(_is_image, _entries(root)[1]))
+        advice = f" The {loose} in the folder itself have no class: move them into a folder of it." if loose else ""
         kinds = ", ".join(IMAGES)
-        raise ValueError(f"{setting}={str(source)!r} has no images ({kinds}) in folders per class or *.tar.")
+        raise ValueError(f"{setting}={str(source)!r} has no images ({kinds}) in folders per class or *.tar.{advice}")
     return images, classes, _counted(others)
 
 
