@@ -70,7 +70,7 @@ def test_folders_that_all_link_to_each_other_are_read_in_no_time(tmp_path):
 def test_images_that_a_folder_holds_itself_are_found_where_no_labels_are_needed(tmp_path):
     fill(tmp_path / "flat", 3)
     assert names(tmp_path / "flat", labeled=False) == ["0.png", "1.png", "2.png"]
-    with pytest.raises(ValueError, match="has no images.*3 in the folder itself"):
+    with pytest.raises(ValueError, match=r"has no images.*3 in the folder itself"):
         find_images(tmp_path / "flat")
     fill(tmp_path / "flat" / "a", 2)
     with pytest.raises(ValueError, match=r"images='.*flat' holds 3 images itself \(0\.png.*and 2 in its folders"):
