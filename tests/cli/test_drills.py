@@ -167,7 +167,7 @@ def test_faults_in_a_long_run_are_refused_unless_forced(runs):
 def test_a_job_that_submitit_takes_off_its_machine_is_put_back_in_line_and_ends_alike(runs, whole):
     """Hydra's launcher with submitit's local executor, and the signal that SLURM sends before a job's time is up."""
     sweep = runs / "sweep"
-    local = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10", f"hydra.sweep.dir={sweep}"]
+    local = ["-m", "launcher=slurm_local", f"hydra.sweep.dir={sweep}"]
     process = started(runs, *LONG, *local)
     folder = sweep / "0"
 
