@@ -118,10 +118,10 @@ def _adopt(cfg: DictConfig) -> None:
         check_layout((len(index.labels), *index.shape), f"{folder / name}: latents", LATENT_CHANNELS)
         whole_labels(index.labels, f"{folder / name}: labels", classes)
         if not index.finite:
+            record = first_infinite(folder / name)
             index_path(folder / name).unlink(missing_ok=True)  # so that a mended shard is read again
             raise ValueError(
-                f"Shard {folder / name} holds latents that are not finite, in its record "
-                f"{first_infinite(folder / name)}. Make it again."
+                f"Shard {folder / name} holds latents that are not finite, in its record {record}. Make it again."
             )
     manifest = describe(
         folder, names, folder.name, classes, f"tar shards of {folder.name}, as they lay",
