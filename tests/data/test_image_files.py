@@ -102,7 +102,7 @@ def test_a_pipe_and_a_link_to_nothing_are_named_and_not_waited_for(linked):
 
 
 def test_names_that_are_no_text_are_found_and_hashed(tmp_path):
-    folder = fill(tmp_path / os.fsdecode(b"caf\xe9"), 2)
+    folder = fill(tmp_path / os.fsdecode(b"folder\xe9"), 2)
     (folder / os.fsdecode(b"notes.\xe9")).write_bytes(b"")
     images, _, others = find_images(tmp_path)
     assert len(images) == 2

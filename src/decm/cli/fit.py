@@ -90,7 +90,6 @@ def fit(
     After too many bad steps in a row the run goes back to that checkpoint, with other data; raises NonFiniteLossError
     where it did so `guard.rollbacks` times, and PreemptedError where it was asked to stop.
     """
-    quiet()
     settings, teacher = plain(cfg), teacher_facts(source)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)

@@ -16,7 +16,7 @@ from decm.cli.config import note_contents, plain
 from decm.cli.contents import by_content
 from decm.cli.devices import pick_device, rank_and_world
 from decm.cli.dry_run import describe
-from decm.cli.fit import fit
+from decm.cli.fit import fit, quiet
 from decm.cli.launch import is_first
 from decm.cli.locks import locked, unlock
 from decm.cli.prepare import Prepared, check_writable, prepare
@@ -66,6 +66,7 @@ def task(cfg: DictConfig) -> float | None:
 
 def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> float | None:
     """`run` in the folder `chosen`, or in a new one, which this process locks; made once all is known to be right."""
+    quiet()
     goes_on = chosen if chosen is not None and chosen.is_dir() else None
     if goes_on is not None:
         check_writable(goes_on)
