@@ -60,6 +60,17 @@ def test_a_text_in_quotes_is_read_as_it_is(text):
     assert arrived(f"key={quote(escape_interpolation(text))}") == text
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [("[0,2]", [0, 2]), ("[cat,zoë,1]", ["cat", "zoë", 1]), ("[chat d'eau]", ["chat d'eau"]), ('["1",犬]', ["1", "犬"]),
+     ("3", [3]), ("犬", ["犬"]), ("[1.5]", [1.5]), ("['a,b',c]", ["a,b", "c"])],
+)  # fmt: skip
+def test_names_of_classes_are_taken_in_any_letters(text, labels):
+    (word,) = quote_paths("sample", [f"labels={text}"])
+    assert arrived(word) == labels
+    assert quote_paths("sample", [word]) == [word]
+
+
 def test_what_has_a_meaning_to_hydra_keeps_it():
     words = ["data.path='a b'", 'data.path="a,b"', "data.path=null", "resume=auto", "data.path=${runs}/x", "data.path="]
     assert quote_paths("train", words) == words

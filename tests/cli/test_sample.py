@@ -131,3 +131,10 @@ def test_sampling_imports_neither_lightning_nor_what_data_need(moved, tmp_path):
     assert (answer.code, answer.out.splitlines()[-1]) == (0, "[False, False]"), answer.said
     answer = in_a_process("evaluate", *words, f"data.path={data}", "nfe=[1]", before=REPORT)
     assert (answer.code, answer.out.splitlines()[-1][:5]) == (0, "[True"), answer.said  # the negative control
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_the_name_of_its_setting(finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = decm("sample", f"checkpoint={finished.folder}", f"out={tmp_path / 'file' / 'a.png'}")
+    assert answer.code == 2
+    assert f"out={tmp_path / 'file' / 'a.png'}" in answer.err

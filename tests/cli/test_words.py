@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from commands import decm
+from decm.cli.exits import stopped
 from decm.cli.main import check_words, find_action
 
 
@@ -55,3 +56,9 @@ def test_samples_for_a_file_that_is_no_picture_are_refused_before_anything_is_lo
     assert (answer.code, "out=samples.npz; expected a picture file" in answer.err) == (2, True)
     answer = decm("sample", *settings, f"out={tmp_path / 'samples.PNG'}")
     assert (answer.code, "nowhere" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize(("verb", "resumes"), [("train", True), ("data", False), ("sample", False)])
+def test_ctrl_c_names_resume_to_a_training_alone(monkeypatch, verb, resumes):
+    monkeypatch.setenv("DECM_VERB", verb)
+    assert ("resume=auto" in stopped()) is resumes

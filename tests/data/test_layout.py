@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from decm.data.raw import check_layout, whole_labels
+from decm.data.raw import channel_statistics, check_layout, whole_labels
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,11 @@ def test_labels_without_a_number_of_classes_need_only_be_whole_and_not_negative(
     assert whole_labels(np.array([7.0, 1000.0]), "labels").tolist() == [7, 1000]
     with pytest.raises(ValueError, match="label 1 is -2; expected whole numbers, 0 to "):
         whole_labels(np.array([7, -2]), "labels")
+
+
+def test_a_constant_channel_keeps_its_scale():
+    x = torch.cat([torch.full((4, 1, 2, 2), 0.25), torch.rand(4, 1, 2, 2)], 1)
+    mean, std = channel_statistics(x)
+    assert float(mean[0]) == 0.25
+    assert float(std[0]) == 1
+    assert float(std[1]) == pytest.approx(float(x[:, 1].std()), rel=1e-5)

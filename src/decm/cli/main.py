@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, READER_GONE, JobError
+from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, READER_GONE, JobError, stopped
 from decm.cli.launch import is_first
 from decm.cli.words import FOLDER_FLAGS, quote_paths, settle_flags
 
@@ -34,7 +34,6 @@ FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the 
 # Hydra's flags that are followed by a word of their own.
 VALUED = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
           "-i", "--info", "--experimental-rerun")  # fmt: skip
-STOPPED = "interrupted. What is saved stays; continue with resume=auto (make train RESUME=1)."
 NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
@@ -140,7 +139,7 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
         check_limits(cfg)
         return task(cfg)
     except KeyboardInterrupt:
-        fail(STOPPED, INTERRUPTED)
+        fail(stopped(), INTERRUPTED)
     except JobError:
         raise
     except Exception as error:
@@ -190,7 +189,7 @@ def main() -> None:
         leave_reader()
         raise
     except KeyboardInterrupt:
-        fail(STOPPED, INTERRUPTED)
+        fail(stopped(), INTERRUPTED)
 
 
 def leave_reader() -> None:

@@ -21,6 +21,10 @@ def task(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"out={cfg.out}; expected a picture file, .png or .jpg.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out={cfg.out}: its folder cannot be made ({error}). Choose another file.") from error
     if cfg.rows < 1:
         raise ValueError(f"rows={cfg.rows}; expected 1 or more samples of each label.")
     if not Path(cfg.checkpoint).exists():  # no name on the hub is looked for
@@ -33,7 +37,6 @@ def task(cfg: DictConfig) -> None:
     decode = None if are_points(generator) else generator.decoder()  # before the work is done
     samples = generator.states(labels.tolist(), cfg.nfe, cfg.seed, sampler=sampler)
     painter: Painter = ImagePainter(decode, columns) if decode else PointsPainter(limit_of(generator, samples))
-    out.parent.mkdir(parents=True, exist_ok=True)
     painter.grid(samples, out)
     print(f"{len(samples)} samples, {cfg.nfe} steps of {sampler}, seed {cfg.seed}: {out}")
 

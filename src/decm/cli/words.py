@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from decm.report.command import escape_interpolation, quote
 
 # Paths among Hydra's own settings, and whether it is a list of them. Hydra does not sweep over its own settings.
 OF_HYDRA = {"hydra.sweep.dir": False, "hydra.run.dir": False, "hydra.searchpath": True}
+LABELS = "labels"  # of `decm sample`: labels and names of classes
 FOLDER_FLAGS = ("-cd", "--config-dir", "-cp", "--config-path")
 REFUSED_FLAGS = {
     "-cn": "the configuration is that of the verb; add your own files with --config-dir",
@@ -61,6 +63,9 @@ def quote_paths(verb: str, words: list[str]) -> list[str]:
     for word in words:
         match = WORD.fullmatch(word)
         key = match["key"].lstrip("+") if match else ""
+        if match is not None and key == LABELS:
+            found.append(f"{match['key']}={quote_labels(match['text'])}")
+            continue
         if match is None or key not in paths:
             found.append(word)
             continue
@@ -75,20 +80,28 @@ def quote_paths(verb: str, words: list[str]) -> list[str]:
     return found
 
 
+def quote_labels(text: str) -> str:
+    """Labels and names of classes, `[0,zoë]`, such that Hydra reads the names as typed; one alone is a list of one."""
+    if text == "null":
+        return text
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    return f"[{_each(inner, lambda value: value if _parsed(value) is not None else quote(value))}]" if inner else text
+
+
 def is_sweep(words: list[str]) -> bool:
     """Whether the words start a sweep."""
     given = [word for word in words if word.startswith("sweep=") and word not in ("sweep=null", "sweep=")]
     return bool(given or {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words)) and "hydra.mode=RUN" not in words
 
 
-def _each(text: str) -> str:
-    """Values that commas separate, unless the commas are in quotes."""
+def _each(text: str, as_read: Callable[[str], str] | None = None) -> str:
+    """Values that commas separate, unless the commas are in quotes; each as `as_hydra_reads` or `as_read` gives it."""
     values, rest = [], text
     while True:
         match = QUOTED.match(rest)
         end = match.end() if match else rest.find(",")
         value, rest = (rest, "") if end < 0 else (rest[:end], rest[end:])
-        values.append(as_hydra_reads(value.strip()))
+        values.append((as_read or as_hydra_reads)(value.strip()))
         if not rest:
             return ",".join(values)
         rest = rest[1:]
@@ -96,17 +109,24 @@ def _each(text: str) -> str:
 
 def as_hydra_reads(text: str) -> str:
     """A value that Hydra reads as this very text; what is null, in quotes, or has a valid interpolation, as it is."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import QuotedString
-    from hydra.errors import HydraException
 
-    value: Any = ()  # of no setting
-    with contextlib.suppress(HydraException):
-        value = OverridesParser.create().parse_override(f"key={text}")._value
+    override = _parsed(text)
+    value = override._value if override is not None else ()  # of no setting
     literal = "${" in text and not _is_interpolation(text)
     if value is None or isinstance(value, QuotedString) or (value == text and not literal):
         return text
     return quote(escape_interpolation(text) if literal else text)
+
+
+def _parsed(text: str) -> Any:
+    """What Hydra's parser makes of a setting of this value; None where it cannot be one."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    with contextlib.suppress(HydraException):
+        return OverridesParser.create().parse_override(f"key={text}")
+    return None
 
 
 def _is_interpolation(text: str) -> bool:

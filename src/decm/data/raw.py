@@ -109,7 +109,7 @@ def raw_pictures(arrays: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Te
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (of a sample, at least 1e-6) per channel of x [N, C, H, W], float32 [C] each.
+    """Mean and standard deviation (of a sample; 1 where constant) per channel of x [N, C, H, W], float32 [C] each.
 
     Summed in float64 by numpy: torch's sums depend on the number of threads, and the content hash with them.
     """
@@ -117,8 +117,8 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     mean = rows.mean((0, 2, 3), dtype=np.float64)
     parts = np.array_split(rows, len(rows) // 256 + 1)  # float64 copies of a few pictures at a time
     squares = sum(np.square(part - mean[:, None, None]).sum((0, 2, 3)) for part in parts)
-    std = np.sqrt(squares / max(1, count - 1)).clip(min=1e-6)
-    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+    std = np.sqrt(squares / max(1, count - 1))
+    return torch.from_numpy(mean).float(), torch.from_numpy(np.where(std < 1e-6, 1.0, std)).float()
 
 
 def _check_values(key: str, values: np.ndarray) -> None:
