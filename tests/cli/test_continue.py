@@ -141,5 +141,5 @@ def test_a_new_methods_numbers_leave_every_run_able_to_go_on(runs, stopped, tmp_
 def test_fewer_samples_than_the_judge_has_neighbors_are_refused_before_they_are_made(finished, num):
     answer = decm("evaluate", f"checkpoint={finished.folder}", "nfe=[1]", f"num_samples={num}")
     assert answer.code == 2
-    assert f"evaluation.num_samples={num}; expected 4" in answer.err
+    assert f"decm: num_samples={num}; expected 4" in answer.err
     assert not (finished.folder / "samples_cache").exists()
