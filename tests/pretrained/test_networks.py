@@ -104,7 +104,8 @@ def test_what_the_options_name_may_be_called(part):
     "name",
     ["decm.data.arrays.write_arrays", "decm.data.manifest.read_manifest", "decm.data.latent_sets.finish_set",
      "decm.data.loader.IndexLoader", "decm.networks.autoencoder.Autoencoder", "decm.networks.layers.Block",
-     "decm.cli.build.build_bench", "decm.cli.runs.open_folder", "decm.training.module.DistillationModule"],
+     "decm.cli.build.build_bench", "decm.pretrained.decode.build_autoencoder",
+     "decm.cli.runs.open_folder", "decm.training.module.DistillationModule"],
 )  # fmt: skip
 def test_what_is_no_part_is_called_as_none(name):
     assert [part for part in PARTS if is_part(part, locate(name, "conf"))] == []

@@ -9,14 +9,13 @@ from omegaconf import DictConfig
 from decm.cli.config import CONTENTS, plain
 from decm.cli.contents import kept_contents
 from decm.cli.launch import is_first
-from decm.cli.runs import CONFIG, other_settings, read_config, unfinished, unfinished_folders
+from decm.cli.runs import CONFIG, other_settings, read_config, short, unfinished, unfinished_folders
 from decm.cli.teachers import Source
 from decm.training.checkpoint_files import facts
 from decm.training.checkpoint_folder import newest_valid
 from decm.training.checksums import weights_digest
 
 JUDGED = ("evaluation", "report", "logger")  # what a run may have otherwise from one start to the next
-SHOWN = 5  # differences in a message
 
 
 def run_to_continue(cfg: DictConfig) -> Path | None:
@@ -85,12 +84,6 @@ def differing(cfg: DictConfig, config: dict[str, Any]) -> tuple[list[str], list[
     own = other_settings(config, plain(shorter))
     first = f"max_steps is {cfg.max_steps}, was {before}"
     return [first, *own], [line for line in every if line not in own and line != first]
-
-
-def short(lines: list[str]) -> str:
-    """The first few differences in one line."""
-    more = f" (and {len(lines) - SHOWN} more)" if len(lines) > SHOWN else ""
-    return "; ".join(lines[:SHOWN]) + more
 
 
 def teacher_facts(source: Source) -> dict[str, str | None]:

@@ -17,6 +17,7 @@ from decm.training.durable import write_text
 
 Settings = Callable[[dict[str, Any]], dict[str, Any]]
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
+SHOWN = 5  # differences in a message
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
 # `segment` is in the files of earlier versions: what a run takes of it is in `objective` too.
@@ -80,6 +81,12 @@ def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[st
             was, now = ("set" if isinstance(value, dict) else value for value in (one, other))
             found.append(f"{path}{key} is {now}, was {was}")
     return found
+
+
+def short(lines: list[str]) -> str:
+    """The first few differences in one line."""
+    more = f" (and {len(lines) - SHOWN} more)" if len(lines) > SHOWN else ""
+    return "; ".join(lines[:SHOWN]) + more
 
 
 def run_folders(root: Path, experiment: str) -> list[Path]:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from decm.cli.exits import FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.cli.launch import is_first
-from decm.cli.runs import LAST, RESULTS, metric, other_settings, read_config, read_results, work
+from decm.cli.runs import LAST, RESULTS, metric, other_settings, read_config, read_results, short, work
 from decm.cli.sweep_report import FAILURE, OVERRIDES, SWEEP, read_failure
 from decm.cli.words import inherited
 from decm.training.callbacks.preemption import SIGNALS, PreemptedError
@@ -78,7 +78,7 @@ def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
     others = other_settings(config, settings, work)  # with the evaluation: the jobs of a sweep are compared
     if others:
         raise ValueError(
-            f"{folder} is a job with other settings: {'; '.join(others[:5])}. A "
+            f"{folder} is a job with other settings: {short(others)}. A "
             "sweep goes on with the same overrides in the same order; set hydra.sweep.dir=<another folder>."
         )
     path = folder / RESULTS

@@ -71,15 +71,21 @@ def is_part(part: str, thing: Any) -> bool:
     returns a Bench.
     """
     origin = f"{getattr(thing, '__module__', '')}."
-    if not origin.startswith("decm."):
-        return False
-    made = thing if isinstance(thing, type) else get_type_hints(thing).get("return")
     if part == "network":
         is_module = isinstance(thing, type) and issubclass(thing, nn.Module)
         return is_module and origin.startswith("decm.networks.") and _takes(thing.forward, "self", "x", "t", "s", "y")
     if part == "data":
-        return origin.startswith("decm.data.") and _takes(getattr(made, "batch", None), "self", "seed", "index")
-    return _takes(thing, "dataset", "cache") and getattr(made, "__name__", "") == "Bench"
+        return origin.startswith("decm.data.") and _takes(getattr(_made(thing), "batch", None), "self", "seed", "index")
+    is_bench = origin.startswith("decm.") and _takes(thing, "dataset", "cache")
+    return is_bench and getattr(_made(thing), "__name__", "") == "Bench"
+
+
+def _made(thing: Any) -> Any:
+    """What calling a class or function gives, by its annotation; None where that cannot be told."""
+    try:
+        return thing if isinstance(thing, type) else get_type_hints(thing).get("return")
+    except NameError:  # a type that is imported for the type checker alone
+        return None
 
 
 def _takes(function: Any, *names: str) -> bool:

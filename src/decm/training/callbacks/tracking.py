@@ -26,9 +26,8 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
         return [csv]
     if chosen["kind"] != "wandb":
         raise ValueError(f"logger.kind={chosen['kind']!r} is unknown; expected wandb or csv.")
-    mode = (
-        wandb_mode(chosen["mode"]) if getattr(rank_zero_only, "rank", 0) == 0 else "offline"
-    )  # the others have a dummy
+    first = getattr(rank_zero_only, "rank", 0) == 0  # W&B's logger of the other ranks is a dummy
+    mode = wandb_mode(chosen["mode"]) if first else "offline"
     if mode == "disabled":
         return [csv]
     id_file = folder / ID_FILE
