@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -15,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from decm.cli.main import main
+from forked import Answer, decm_beside, environment
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -24,19 +24,6 @@ TINY = [
 ]  # fmt: skip
 RING = ["experiment=decm_2d", "network.hidden_size=16", "network.depth=1", "evaluation.bench.num_map_points=64"]
 NO_TEACHER = ["teacher=none", "objective=fm"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command left on the terminal."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def said(self):
-        return self.out + self.err
 
 
 def forget_hydra():
@@ -75,13 +62,10 @@ def command(*arguments, before=""):
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
-def environment(**extra):
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **extra}
-
-
 def in_a_process(*arguments, before="", **extra):
-    """`decm <arguments>` in a process of its own."""
+    """`decm <arguments>` in a process of its own; it starts anew where statements come `before`."""
+    if not before:
+        return decm_beside(*arguments, **extra).answer()
     done = subprocess.run(
         command(*arguments, before=before), env=environment(**extra), capture_output=True, text=True, timeout=240
     )

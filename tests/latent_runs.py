@@ -11,9 +11,9 @@ SETTINGS = [
     f"network.input_size={SIDE}", "network.patch_size=2", "network.hidden_size=32", "network.depth=1",
     "network.num_heads=2", f"network.num_classes={CLASSES}", "batch_size=8", "accumulate=1", "max_steps=40",
     "snapshots.every=0", "evaluation.bench.autoencoder.kind=projection", "evaluation.bench.autoencoder.path=null",
-    "evaluation.bench.reference=null", "evaluation.bench.num_reference=4", "evaluation.bench.features=random_inception",
+    "evaluation.bench.reference=null", "evaluation.bench.num_reference=4", "evaluation.bench.features=random_small",
     "evaluation.bench.weights=null", "evaluation.bench.keep=4", "evaluation.bench.spatial=false", "evaluation.nfe=[1]",
-    "evaluation.num_samples=4", "evaluation.every=0", "evaluation.preview_every=0",
+    "evaluation.num_samples=4", "evaluation.every=0", "evaluation.preview_every=0", "report=false",
 ]  # fmt: skip
 
 

@@ -1,8 +1,6 @@
 """Small sets of latents and pictures for the tests."""
 
 import io
-import os
-import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,14 +81,3 @@ def stored(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     back = np.argsort(permutation(manifest.extra["order_seed"], "shards", 0, manifest.split["train"]).numpy())
     copies = [np.concatenate([records.read(r, flip) for r in range(len(records))])[back] for flip in (False, True)]
     return copies[0], copies[1], records.labels[back]
-
-
-def command(*words: str) -> list[str]:
-    """`decm latents <words>` as a process."""
-    return [sys.executable, "-c", "from decm.cli.main import main; main()", "latents", *words]
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Of a process of one thread and no ranks but those given."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**kept, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", **more}

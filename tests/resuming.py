@@ -2,14 +2,14 @@
 
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import torch
 
-from commands import command, environment, metrics, only, results
+from commands import metrics, only, results
 from decm.training.checkpoint_files import read_file
+from forked import decm_beside
 
 LAST = "checkpoints/last.ckpt"
 
@@ -60,10 +60,8 @@ def last_step(folder):
 
 def killed(arguments, runs, experiment, moment, before="", **extra):
     """Start `decm train`, kill all its processes (SIGKILL) once `moment(folder)`, and give the run's folder back."""
-    process = subprocess.Popen(
-        command("train", *arguments, f"runs={runs}", "resume=auto", before=before), start_new_session=True,
-        env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    words = ["train", *arguments, f"runs={runs}", "resume=auto"]
+    process = decm_beside(*words, before=before, own_group=True, **extra)
     try:
         limit = time.monotonic() + 180
         while time.monotonic() < limit and process.poll() is None:
@@ -75,8 +73,7 @@ def killed(arguments, runs, experiment, moment, before="", **extra):
             os.killpg(process.pid, signal.SIGKILL)
     finally:
         process.kill()
-        said = process.communicate()[0]
-    assert process.returncode == -signal.SIGKILL, said
+    assert process.wait() == -signal.SIGKILL, process.said()
     return only(runs / experiment)
 
 

@@ -7,16 +7,16 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from commands import command, decm, environment, in_a_process, metrics, only
+from commands import decm, in_a_process, metrics, only
 from decm.data.index import read_index
+from forked import decm_beside
 from latent_runs import SETTINGS, synthetic_set
 
 pytestmark = pytest.mark.slow
@@ -81,20 +81,17 @@ def place(whole, tmp_path):
 @contextlib.contextmanager
 def stopped_at_its_first_checkpoint(place, *overrides):
     """A process that trains, held still (SIGSTOP) once there is a checkpoint; afterwards it goes on."""
-    process = subprocess.Popen(
-        command("train", *place.settings, *overrides), env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = decm_beside("train", *place.settings, *overrides)
     limit = time.monotonic() + 180
     while not list(place.runs.glob("*/*/checkpoints/last.ckpt")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.said()
         assert time.monotonic() < limit
         time.sleep(0.002)
     process.send_signal(signal.SIGSTOP)
     try:
         yield process
         process.send_signal(signal.SIGCONT)
-        process.answer = process.communicate(timeout=240)
+        process.wait()
     finally:
         process.kill()
 
@@ -103,8 +100,8 @@ def stopped_at_its_first_checkpoint(place, *overrides):
 def test_damage_during_the_run_stops_it_by_name_and_the_run_goes_on_once_it_is_mended(whole, place, how):
     with stopped_at_its_first_checkpoint(place) as process:
         damage(sorted(place.folder.glob("*.tar")), how)
-    said = process.answer[1]
-    assert process.returncode == 2, said
+    code, _, said = astuple(process.answer())
+    assert code == 2, said
     (line,) = [line for line in said.splitlines() if line.startswith("decm: ")]
     assert [
         words for words in (f"Shard {place.folder}/shard-0", "byte", SAID[how], "resume=auto") if words not in line
@@ -123,8 +120,8 @@ def test_damage_during_the_run_stops_it_by_name_and_the_run_goes_on_once_it_is_m
 def test_damage_during_the_run_is_left_out_counted_and_logged_where_asked(whole, place, how):
     with stopped_at_its_first_checkpoint(place, "data.on_corrupt=skip") as process:
         damage(sorted(place.folder.glob("*.tar"))[::2], how)
-    out, said = process.answer
-    assert process.returncode == 0, said
+    code, out, said = astuple(process.answer())
+    assert code == 0, said
     skipped = float(metrics(place.run)[40]["data/skipped"])
     assert 1 <= skipped <= 16
     assert f"{skipped:.0f} damaged records were met and left out" in out
@@ -143,8 +140,8 @@ def test_a_streamed_run_trains_and_its_vanished_shard_is_told_by_name(whole, pla
         index.unlink()
     with stopped_at_its_first_checkpoint(place, "data=latents_stream") as process:
         damage(sorted(place.folder.glob("*.tar")), "removed")
-    assert process.returncode == 2, process.answer
-    assert "cannot be read beyond its sample 0" in process.answer[1]
+    assert process.wait() == 2, process.said()
+    assert "cannot be read beyond its sample 0" in process.answer().err
     place.restore()
     answer = in_a_process("train", *place.settings, "data=latents_stream", "resume=auto")
     assert answer.code == 0, answer.said

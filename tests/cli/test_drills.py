@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 
 import pytest
 
-from commands import TINY, command, environment, metrics, only, results, train
+from commands import TINY, metrics, only, results, train
+from forked import decm_beside
 from resuming import processes, wait_for
 
 pytestmark = pytest.mark.slow
@@ -17,19 +17,13 @@ LONG, TWO = ["max_steps=60"], ["trainer=ddp", "trainer.threads=1"]
 
 def started(runs, *overrides):
     """`decm train` of the tiny settings as a process of its own."""
-    return subprocess.Popen(
-        command("train", *TINY, f"runs={runs}", *overrides), env=environment(GLOO_SOCKET_IFNAME="lo"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    return decm_beside("train", *TINY, f"runs={runs}", *overrides, GLOO_SOCKET_IFNAME="lo")
 
 
 def ended(process):
     """(exit code, what it said)."""
-    try:
-        said, _ = process.communicate(timeout=240)
-    finally:
-        process.kill()
-    return process.returncode, said
+    answer = process.answer()
+    return answer.code, answer.said
 
 
 def last_step(runs):

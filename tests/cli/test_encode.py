@@ -1,7 +1,6 @@
 """`decm latents encode`: the latents of the images, the same bytes after a kill and for any number of ranks."""
 
 import signal
-import subprocess
 import time
 
 import numpy as np
@@ -14,7 +13,8 @@ from decm.cli.config import compose
 from decm.cli.latents import task
 from decm.data.manifest import read_manifest
 from decm.networks.autoencoder import Autoencoder
-from latent_sets import command, contents, environment, stored, write_tar
+from forked import decm_beside
+from latent_sets import contents, stored, write_tar
 
 SMALL = {"channels": 32, "multipliers": [1, 2], "latent_channels": 4, "attention": False}
 IMAGES, SIDE = 160, 8
@@ -88,7 +88,7 @@ def test_latents_are_those_of_the_cropped_image_and_of_its_mirror_image(photos, 
 
 def test_encoding_that_was_killed_goes_on_to_the_same_bytes(photos, encoded, tmp_path):
     out = tmp_path / "set"
-    process = subprocess.Popen(command("encode", *settings(photos, out)), env=environment())
+    process = decm_beside("latents", "encode", *settings(photos, out))
     began = time.monotonic()
     while len(list(out.glob("*.tar"))) < 3 and process.poll() is None and time.monotonic() - began < 200:
         time.sleep(0.001)
@@ -105,15 +105,11 @@ def test_encoding_that_was_killed_goes_on_to_the_same_bytes(photos, encoded, tmp
 @pytest.mark.slow
 def test_two_ranks_encode_the_same_bytes_as_one(photos, encoded, tmp_path):
     out = tmp_path / "set"
-    ranks = [
-        subprocess.Popen(
-            command("encode", *settings(photos, out)), stdout=subprocess.PIPE, text=True,
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2"),
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=240)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0]
+    words = ["latents", "encode", *settings(photos, out)]
+    ranks = [decm_beside(*words, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    answers = [process.answer() for process in ranks]
+    assert [answer.code for answer in answers] == [0, 0]
+    said = [answer.out for answer in answers]
     assert any("160 latents of (4, 4, 4), 2 classes, 40 shards" in text for text in said)
     assert contents(out) == contents(encoded)
 

@@ -1,7 +1,5 @@
 """`decm latents` import, check and synth, from the command line; a mistake is told in one sentence."""
 
-import subprocess
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,12 @@ from decm.cli.config import compose
 from decm.cli.latents import task
 from decm.data.latents import LatentDataset
 from decm.data.manifest import read_manifest
-from latent_sets import command, environment, npy, stored, write_tar
+from forked import decm_beside
+from latent_sets import npy, stored, write_tar
 
 
 def decm(*words, **more):
-    return subprocess.run(command(*words), env=environment(**more), capture_output=True, text=True, timeout=240)
+    return decm_beside("latents", *words, **more).answer()
 
 
 def test_synth_check_and_train_meet(tmp_path):
@@ -64,19 +63,17 @@ def test_import_takes_lightningdits_shards(tmp_path):
 def test_the_verb_takes_its_action_as_a_word_and_tells_a_mistake_in_one_sentence(tmp_path):
     out = tmp_path / "made"
     good = decm("synth", f"out={out}", "num=8", "shape=[2,4,4]")
-    assert (good.returncode, good.stderr) == (0, "")
-    assert (
-        f"8 latents of (2, 4, 4), 10 classes, 1 shards. Train on them with data=latents data.path={out}" in good.stdout
-    )
+    assert (good.code, good.err) == (0, "")
+    assert f"8 latents of (2, 4, 4), 10 classes, 1 shards. Train on them with data=latents data.path={out}" in good.out
     for words, message in (
         (["bake"], "unknown `decm latents bake`; expected one of encode, import, check, synth."),
         (["check", f"path={tmp_path}"], "`decm latents encode"),
         (["check", f"path={out}", "num=3"], "`decm latents check` does not heed num."),
     ):
         bad = decm(*words)
-        assert (bad.returncode, bad.stdout) == (2, "")
-        assert message in bad.stderr
-        assert "Traceback" not in bad.stderr
+        assert (bad.code, bad.out) == (2, "")
+        assert message in bad.err
+        assert "Traceback" not in bad.err
 
 
 def test_data_latents_composes_and_a_network_of_other_channels_is_refused(tmp_path):

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import slurm
-from commands import TINY, command, environment, metrics, only, results, train
+from commands import TINY, environment, metrics, only, results, train
+from forked import decm_beside
 from resuming import processes, wait_for
 
 pytestmark = pytest.mark.slow
@@ -100,12 +101,8 @@ def started(runs):
     begun = []
 
     def start(*overrides):
-        begun.append(
-            subprocess.Popen(
-                command("train", *TINY, f"runs={runs}", *overrides), env=environment(**{MARK: str(runs)}),
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            )
-        )  # fmt: skip
+        arguments = ["train", *TINY, f"runs={runs}", *overrides]
+        begun.append(decm_beside(*arguments, own_group=True, **{MARK: str(runs)}))
         return begun[-1]
 
     yield start
@@ -128,8 +125,8 @@ def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(ru
     process = started("-m", "seed=0,1", *settings)
     wait_for(far(sweep / "0"), PATIENCE)
     os.kill(process.pid, number)
-    said = process.communicate(timeout=PATIENCE)[0]
-    assert process.returncode == code, said
+    answer = process.answer(PATIENCE)
+    assert answer.code == code, answer.said
     wait_for(lambda: not marked(runs), PATIENCE)
     assert not (sweep / "1").exists()
     (saved,) = (path.name for path in (sweep / "0" / "checkpoints").glob("step_*"))
@@ -155,8 +152,8 @@ def test_a_sweep_that_is_stopped_saves_each_job_and_ends_as_a_run_does(runs, sta
     process = started("-m", "seed=0,1,2", "network.hidden_size=48", *long, *words)
     wait_for(lambda: far(sweep / "0", 5)() and far(sweep / "1", 5)(), PATIENCE)
     send(process.pid, number)
-    said = process.communicate(timeout=PATIENCE)[0]
-    assert process.returncode == 75, said
+    code, said = process.wait(PATIENCE), process.said()
+    assert code == 75, said
     assert f"stopped by {number.name}" in said
     assert "Traceback" not in said
     assert all(list((sweep / job / "checkpoints").glob("step_*")) for job in ("0", "1"))
@@ -204,9 +201,9 @@ def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(
     assert {facts["SLURM_PROCID"] for facts in tasks.values()} == {"0", "1"}
     for pid in tasks:
         os.kill(pid, signal.SIGUSR2)
-    said = process.communicate(timeout=PATIENCE)[0]
+    code, said = process.wait(PATIENCE), process.said()
     logs = "".join(path.read_text() for path in sweep.glob(".submitit/**/*_0_log.*"))
-    assert process.returncode == 0, said + logs
+    assert code == 0, said + logs
     assert f"Continuing {sweep / '0'} at step" in logs
     assert logs.count("Requeued job") == 1
     assert figures(sweep).keys() == {0, 1}
@@ -227,7 +224,7 @@ def test_a_killed_sweep_of_joblib_leaves_nobody_behind_and_saves_its_jobs(runs, 
     wait_for(lambda: far(sweep / "0")() and far(sweep / "1", 2)(), PATIENCE)
     workers = [json.loads((sweep / str(number) / ".lock").read_text())["pid"] for number in (0, 1)]
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=PATIENCE)
+    process.wait(PATIENCE)
     wait_for(lambda: not set(workers) & set(marked(runs)), PATIENCE)
     assert all(len(list((sweep / str(number) / "checkpoints").glob("step_*"))) == 1 for number in (0, 1))
     answer = train(runs, "-m", "seed=0", *settings)

@@ -13,7 +13,8 @@ from decm.cli.reference import task
 from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
 from decm.evaluation.classifier import DigitClassifier
-from decm.evaluation.features import EXTRACTORS, DigitFeatures
+from decm.evaluation.extractors import EXTRACTORS
+from decm.evaluation.features import DigitFeatures
 from decm.evaluation.frechet import fit
 from decm.evaluation.statistics import read_reference
 from decm.networks.autoencoder import Autoencoder

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 
 import pytest
 import yaml
 
-from commands import TINY, command, decm, environment, metrics, results, train
+from commands import TINY, decm, metrics, results, train
+from forked import decm_beside
 from resuming import wait_for
 
 pytestmark = pytest.mark.slow
@@ -91,16 +91,12 @@ def test_a_study_whose_trials_all_fail_says_so(runs):
 
 def killed(runs, settings, reached):
     """Start a sweep and kill all of it once `reached()`."""
-    process = subprocess.Popen(
-        command("train", *TINY, f"runs={runs}", *settings), env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+    process = decm_beside("train", *TINY, f"runs={runs}", *settings, own_group=True)
     try:
         wait_for(lambda: reached() or process.poll() is not None, 300)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-    said = process.communicate()[0]
-    assert process.returncode == -signal.SIGKILL, said
+    assert process.wait() == -signal.SIGKILL, process.said()
 
 
 def far(folder, step):

@@ -1,19 +1,19 @@
 """A teacher is trained once for each hash of network, data and settings, under a lock, and then reused."""
 
-import subprocess
 import time
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from commands import RING, TINY, command, environment, only, results, train
+from commands import RING, TINY, only, results, train
 from decm.cli.build import build_dataset, build_network
 from decm.cli.config import TEACHER_KEYS, compose, plain, teacher_hash
 from decm.cli.runs import run_folders
 from decm.cli.teachers import initialize, obtain, teacher_config
 from decm.pretrained.checkpoints import read_checkpoint, weights_of
 from decm.pretrained.networks import load_strictly
+from forked import decm_beside
 
 
 def never(cfg, folder):
@@ -156,16 +156,11 @@ def test_teacher_auto_without_an_experiment_is_an_error():
 @pytest.mark.slow
 def test_of_two_runs_at_once_only_one_trains_the_teacher(cached):
     """They start together; the second waits for the first's teacher, and both finish."""
-    arguments = command("train", *TINY, f"runs={cached}", "max_steps=2")
-    pair = [
-        subprocess.Popen(
-            [*arguments, f"seed={seed}"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for seed in range(2)
-    ]
+    arguments = ["train", *TINY, f"runs={cached}", "max_steps=2"]
+    pair = [decm_beside(*arguments, f"seed={seed}") for seed in range(2)]
     began = time.monotonic()
-    said = [process.communicate(timeout=200)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], "\n".join(said)
+    said = [process.answer(200).said for process in pair]
+    assert [process.poll() for process in pair] == [0, 0], "\n".join(said)
     assert sum("Training the teacher first" in text for text in said) == 1
     assert len(run_folders(cached, "teacher_smoke")) == 1
     assert sorted(results(folder)["teacher_reused"] for folder in run_folders(cached, "smoke")) == [False, True]

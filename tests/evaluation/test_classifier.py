@@ -7,7 +7,7 @@ from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
 from decm.evaluation import classifier
 from decm.evaluation.classifier import accuracy, cached_classifier, guess_accuracy
-from decm.evaluation.features import build_extractor
+from decm.evaluation.extractors import build_extractor
 from decm.evaluation.frechet import fit
 from decm.evaluation.judge import ImageJudge
 

@@ -5,14 +5,8 @@ import torch
 from torch import nn
 
 from decm.evaluation.classifier import DigitClassifier
-from decm.evaluation.features import (
-    KEY,
-    Dinov2Features,
-    InceptionFeatures,
-    RandomInceptionFeatures,
-    build_extractor,
-    check_images,
-)
+from decm.evaluation.extractors import RandomFeatures, RandomInceptionFeatures, build_extractor
+from decm.evaluation.features import KEY, Dinov2Features, InceptionFeatures, check_images
 from helpers import largest, relative_error, seeded
 
 
@@ -25,21 +19,29 @@ def inception() -> RandomInceptionFeatures:
     return RandomInceptionFeatures()
 
 
-def test_random_inception_is_the_same_every_time_and_says_that_it_means_nothing(inception):
+@pytest.fixture(scope="module", params=["inception", "small"])
+def at_random(request):
+    """(an extractor with random weights, how another one is made)"""
+    if request.param == "small":
+        return RandomFeatures(), RandomFeatures
+    return request.getfixturevalue("inception"), RandomInceptionFeatures
+
+
+def test_random_features_are_the_same_every_time_and_say_that_they_mean_nothing(at_random):
+    extractor, another = at_random
     torch.manual_seed(1)
-    again, x = RandomInceptionFeatures(), images()
-    first, second = inception(x), again(x)
+    first, second = extractor(images()), another()(images())
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert inception.meaningless
-    assert "mean nothing" in inception.note
-    assert {name: value.shape[1] for name, value in first.items()} == dict(inception.dims)
+    assert extractor.meaningless
+    assert "mean nothing" in extractor.note
+    assert {name: value.shape[1] for name, value in first.items()} == dict(extractor.dims)
 
 
-def test_random_inceptions_features_neither_vanish_nor_coincide(inception):
-    pool = inception(images())["pool"]
-    assert pool.isfinite().all()
-    assert pool.std() > 1e-2
-    assert relative_error(pool[0], pool[1]) > 1e-3
+def test_random_features_neither_vanish_nor_coincide(at_random):
+    for value in at_random[0](images()).values():
+        assert value.isfinite().all()
+        assert value.std() > 1e-2
+        assert relative_error(value[0], value[1]) > 1e-3
 
 
 def forward_by_hand(network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,10 +125,10 @@ def test_pickled_code_in_a_weights_file_is_never_run(tmp_path):
 
 
 def test_what_is_no_extractor_or_no_image_is_an_error(inception):
-    with pytest.raises(ValueError, match="Choose one of inception, random_inception, dinov2, digit_classifier"):
+    with pytest.raises(ValueError, match=r"Choose one of inception, .*random_small"):
         build_extractor("resnet")
     with pytest.raises(ValueError, match="takes no weights"):
-        build_extractor("random_inception", "weights.pth")
+        build_extractor("random_small", "weights.pth")
     for bad in (images().float(), images()[0], images()[:, :2]):
         with pytest.raises(ValueError, match="expected uint8"):
             inception(bad)

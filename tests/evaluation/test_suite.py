@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from decm.evaluation.features import RandomInceptionFeatures
+from decm.evaluation.extractors import RandomInceptionFeatures
 from decm.evaluation.frechet import fit, frechet_distance
 from decm.evaluation.manifold import precision_recall
 from decm.evaluation.scores import kernel_distance

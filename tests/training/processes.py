@@ -1,12 +1,8 @@
 """Real process groups: a script as several ranks of one run on this machine, over gloo."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
-TESTS = Path(__file__).parents[1]
+from forked import script_beside
 
 
 def free_port():
@@ -18,21 +14,13 @@ def free_port():
 def run_ranks(script, folder, world, *arguments, seconds=300):
     """`python script folder *arguments` as `world` ranks; fails with what they said unless all end well."""
     facts = {
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]), "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world), "NODE_RANK": "0",
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
-    command = [sys.executable, script, folder, *map(str, arguments)]
-    processes = [
-        subprocess.Popen(
-            command, env={**os.environ, **facts, "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(world)
-    ]  # fmt: skip
+    processes = [script_beside(script, folder, *arguments, LOCAL_RANK=str(rank), **facts) for rank in range(world)]
     try:
-        said = [process.communicate(timeout=seconds)[0] for process in processes]
+        answers = [process.answer(seconds) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * world, "\n".join(said)
+    assert [answer.code for answer in answers] == [0] * world, "\n".join(answer.said for answer in answers)

@@ -1,6 +1,5 @@
 """A checkpoint is what was written, or it is refused by name; a disk that is full costs that save alone."""
 
-import multiprocessing
 import os
 import random
 import shutil
@@ -17,12 +16,11 @@ from decm.training.checksums import digest
 from decm.training.durable import SaveError, write_text
 from decm.training.sealed import DamagedError, NewerSchemaError
 from decm.training.sharded_files import write_sharded
+from forked import SERVER, start
 from resuming import assert_same
 from training.save_loop import save_one
 
 FLIPS = 150
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["training.resume_rank", "training.save_loop"])
 
 
 def content(step=3):
@@ -187,8 +185,7 @@ def test_a_checksum_knows_types_order_and_nesting():
 def save_in_a_process(kind, path, limit=-1):
     """What a process that saves 4 MB, and whose files may grow to `limit` bytes, ends with and says."""
     told, said = SERVER.Pipe(duplex=False)
-    process = SERVER.Process(target=save_one, args=(kind, path, limit, said))
-    process.start()
+    process = start(save_one, kind, path, limit, said)
     process.join(120)
     return process.exitcode, told.recv()
 

@@ -1,7 +1,6 @@
 """kill -9 at any moment, also while a checkpoint is written: nothing is lost, and the end is bitwise the same."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 
 from decm.training.checkpoint_files import read_file
 from decm.training.checkpoint_folder import checkpoints, newest_valid, step_of
+from forked import start
 from resuming import assert_same
 from training.processes import free_port
 from training.resume_rank import train
@@ -20,16 +20,7 @@ from training.save_loop import save_for_ever
 
 STEPS, SAVE_KILLS = 60, 10
 KILLS = int(os.environ.get("DECM_KILLS", "4"))  # lives of a run; docs/reliability.md has the figures of 10
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["training.resume_rank", "training.save_loop"])
 pytestmark = pytest.mark.slow
-
-
-def start(target, *arguments):
-    """A process of its own, forked from one that has imported everything."""
-    process = SERVER.Process(target=target, args=arguments)
-    process.start()
-    return process
 
 
 def start_ranks(folder, micro, world):

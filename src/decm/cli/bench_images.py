@@ -18,7 +18,8 @@ from decm.cli.scores import code_version
 from decm.data.latents import LatentDataset
 from decm.data.loader import Dataset
 from decm.data.stream import StreamedLatents
-from decm.evaluation.features import Extractor, build_extractor
+from decm.evaluation.extractors import build_extractor
+from decm.evaluation.features import Extractor
 from decm.evaluation.pictures import ImagePainter
 from decm.evaluation.statistics import Reference, build_reference, read_reference, write_reference
 from decm.evaluation.suite import KEEP, SuiteJudge

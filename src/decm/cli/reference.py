@@ -15,7 +15,7 @@ from decm.cli.images import image_batches, intact, load_image
 from decm.cli.progress import progress
 from decm.cli.scores import code_version
 from decm.data.image_files import find_images
-from decm.evaluation.features import build_extractor
+from decm.evaluation.extractors import build_extractor
 from decm.evaluation.statistics import build_reference, write_reference
 from decm.pretrained.decode import build_decoder
 

@@ -1,6 +1,7 @@
 """Types of every setting, so that a wrong type or an unknown key fails at composition. Defaults live in conf/ alone."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -165,6 +166,7 @@ GROUPS: dict[str, dict[str, type]] = {
 }
 
 
+@cache
 def register() -> None:
     """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
     store = ConfigStore.instance()

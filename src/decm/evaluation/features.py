@@ -56,7 +56,7 @@ def read_weights(path: str | Path | None, file: str, origin: str, key: str) -> d
         found = "no path is set" if path is None else f"{str(path)!r} does not exist"
         raise ValueError(
             f"These features need the weights {file}, and {found}. Fetch {origin} on a machine with a network, and set "
-            f"{key} to the file; decm downloads nothing. features=random_inception runs without it, for tests alone."
+            f"{key} to the file; decm downloads nothing. features=random_small runs without it, for trials alone."
         )
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -141,33 +141,6 @@ class InceptionFeatures(nn.Module):
         return {"pool": pool, "spatial": self._spatial.permute(0, 2, 3, 1).flatten(1), "logits": logits}
 
 
-class RandomInceptionFeatures(InceptionFeatures):
-    """The same network with random weights of a fixed seed: everything runs, and the numbers mean nothing."""
-
-    name, metric = "random_inception", "fid"
-    note = "RANDOM Inception weights: the numbers mean nothing, they only show that everything runs"
-    meaningless = True
-    seed = 0
-
-    def read(self, weights: str | Path | None, key: str) -> dict[str, Tensor]:
-        if weights is not None:
-            raise ValueError(
-                f"features=random_inception takes no weights; found {key}={weights}. Did you mean inception?"
-            )
-        return {}
-
-    def fill(self, tensors: dict[str, Tensor], source: str) -> None:
-        generator = torch.Generator().manual_seed(self.seed)
-        for module in self.network.modules():
-            if isinstance(module, nn.Conv2d):  # keeps the variance, so that the features do not vanish
-                std = (2 / module.weight[0].numel()) ** 0.5
-                module.weight.data.copy_(std * torch.randn(module.weight.shape, generator=generator))
-            elif isinstance(module, nn.Linear):
-                module.weight.data.copy_(
-                    module.in_features**-0.5 * torch.randn(module.weight.shape, generator=generator)
-                )
-
-
 class Dinov2Features(nn.Module):
     """DINOv2's class token after the last norm, `pool`: the features of FDD (arXiv:2306.04675), ViT-L/14 there.
 
@@ -241,16 +214,3 @@ class DigitFeatures(nn.Module):
             raise ValueError(f"Images of shape {tuple(images.shape[1:])}; the digit classifier expects (1, 8, 8).")
         pool, logits = self.network(images.to(self.network.head.weight.device))
         return {"pool": pool, "logits": logits}
-
-
-EXTRACTORS = {
-    "inception": InceptionFeatures, "random_inception": RandomInceptionFeatures, "dinov2": Dinov2Features,
-    "digit_classifier": DigitFeatures.read,
-}  # fmt: skip
-
-
-def build_extractor(features: str, weights: str | Path | None = None, key: str = KEY) -> Extractor:
-    """The extractor of that name, its weights read from a local file; `key` is the setting that an error names."""
-    if features not in EXTRACTORS:
-        raise ValueError(f"features={features!r} is unknown. Choose one of {', '.join(EXTRACTORS)}.")
-    return EXTRACTORS[features](weights, key)  # type: ignore[operator]
