@@ -47,6 +47,7 @@ def test_a_plan_that_is_unfair_or_misspelt_is_refused(tmp_path, changes, said):
         read_plan(written(tmp_path, **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "benchmarks" / "compare").glob("*.yaml"))])
 def test_every_job_of_the_plans_here_has_settings_that_compose(name, tmp_path):
     plan = read_plan(ROOT / "benchmarks" / "compare" / f"{name}.yaml")
@@ -230,6 +231,7 @@ def test_methods_and_stages_that_are_not_there_are_refused(tmp_path, monkeypatch
         assert said in f"{left.value.code}{capsys.readouterr().err}"
 
 
+@pytest.mark.slow
 def test_rows_of_a_sweep_are_named_by_its_objectives(runs, tmp_path):
     """The folders that `make ablation` asks of Hydra."""
     from results import collect

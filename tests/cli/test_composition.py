@@ -1,11 +1,14 @@
 """Every option composes, presets have their numbers, and what does not fit fails at composition by name."""
 
+import copy
+import functools
 import re
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, ValidationError
+from omegaconf.errors import OmegaConfBaseException
 
 from commands import ROOT, decm
 from decm.cli.build import build_network
@@ -35,38 +38,50 @@ def test_the_groups_are_those_that_the_readme_names():
     assert {"auto", "checkpoint", "exact", "none"} <= set(GROUPS["teacher"])
 
 
-@pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in GROUPS[group]])
-def test_every_option_composes_and_has_a_valid_file_name(group, option):
-    """Names in lower case letters, digits and underscores, as they stand in folder names."""
-    assert re.fullmatch(r"[a-z0-9_]+", option)
-    cfg = compose("train", [f"{group}={option}"])
-    assert group in ("experiment", "sweep", "launcher") or cfg[group] is not None
+@functools.cache
+def composed(*overrides):
+    """A configuration of `decm train`, not to be changed."""
+    return compose("train", overrides)
+
+
+def test_every_option_has_a_valid_file_name():
+    """Lower case letters, digits and underscores, as they stand in folder names."""
+    assert [name for group in GROUPS.values() for name in group if not re.fullmatch(r"[a-z0-9_]+", name)] == []
+
+
+@pytest.mark.parametrize("number", range(max(len(GROUPS[group]) for group in GROUPS if group != "experiment")))
+def test_every_option_composes(number):
+    """The options of all groups side by side, the shorter groups' again and again."""
+    chosen = {group: options[number % len(options)] for group, options in GROUPS.items() if group != "experiment"}
+    cfg = composed(*(f"{group}={option}" for group, option in chosen.items()))
+    assert all(group in ("sweep", "launcher") or cfg[group] is not None for group in chosen)
     assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.bench.reference"}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_with_the_segments_of_any_objective(experiment):
+    cfg = composed(f"experiment={experiment}")
+    assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.bench.reference"}
+    assert list(composed(f"experiment={experiment}", "objective=fm").objective) == ["instantaneous"]
 
 
 @pytest.mark.parametrize("network", GROUPS["network"])
 def test_every_network_option_is_a_network(network):
     """Without memory for its weights; the largest has 1.6 billion."""
-    cfg = compose("train", [f"network={network}"])
+    cfg = composed(f"network={network}")
     with torch.device("meta"):
         net = build_network(cfg.network, 0)
     assert len(net.shape) == 3
     assert net.num_classes == cfg.network.num_classes
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_an_objective_is_its_segments_under_any_experiment(experiment, objective):
-    """The file lists the segments; nothing that an experiment chooses adds or removes one."""
+def test_an_objective_is_its_segments(objective):
+    """The file lists the segments; nothing that the experiment chooses adds or removes one."""
     listed = set(OmegaConf.load(CONF / "objective" / f"{objective}.yaml").objective)
-    cfg = compose("train", [f"experiment={experiment}", f"objective={objective}"])
+    cfg = composed("experiment=decm_2d", f"objective={objective}")
     assert set(cfg.objective) == listed
     assert {node.name for node in cfg.objective.values()} == listed
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_flow_matching_is_one_segment_under_any_experiment(experiment):
-    assert list(compose("train", [f"experiment={experiment}", "objective=fm"]).objective) == ["instantaneous"]
 
 
 def test_removing_one_entry_removes_one_loss():
@@ -106,26 +121,31 @@ def off(x, t, s, y=None):
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_objective_holds_at_the_exact_flow_with_every_segments_numbers(objective, segment):
-    """A new method's YAML is found here by itself; a flow that is off by a tenth does not pass.
+def test_every_law_holds_at_the_exact_flow_with_every_segments_numbers(segment):
+    """A new segment is found here by itself; a flow that is off by a tenth does not pass.
 
     Of a law that is still discrete at the end of its schedule, the gap falls with its step at the stated order.
     """
-    cfg = compose("train", [f"objective={objective}", f"segment={segment}"])
-    for node in cfg.objective.values():
+    cfg = composed(f"segment={segment}")
+    used = {
+        str(value).removeprefix("${segment.").removesuffix("}")
+        for name in OBJECTIVES
+        for value in OmegaConf.to_container(OmegaConf.load(CONF / "objective" / f"{name}.yaml").objective).values()
+    }
+    assert used == set(cfg.segment)
+    for name, node in cfg.segment.items():
         trajectory = instantiate(node)
         last = steps_of(trajectory, 1.0)
         ends_discrete = last is not None and largest(last) > 0
         if not ends_discrete:
-            assert law_gap(trajectory, EXACT) < 1e-10, node.name
-        assert law_gap(trajectory, off) > 1e-2 * (largest(last) if ends_discrete else 1), node.name
+            assert law_gap(trajectory, EXACT) < 1e-10, name
+        assert law_gap(trajectory, off) > 1e-2 * (largest(last) if ends_discrete else 1), name
 
 
 @pytest.mark.parametrize("objective", ["ect", "alpha_flow"])
 def test_a_discrete_law_meets_the_exact_flow_at_its_order(objective):
     """Sample by sample, at two places of its schedule; the gap of a wrong field does not fall so."""
-    (node,) = compose("train", [f"objective={objective}"]).objective.values()
+    (node,) = composed(f"objective={objective}").objective.values()
     trajectory, early, late = instantiate(node), 0.6, 0.7
     fell = (steps_of(trajectory, early) / steps_of(trajectory, late)).log()
     assert float(fell.min()) > 0.5
@@ -140,15 +160,13 @@ def test_a_discrete_law_meets_the_exact_flow_at_its_order(objective):
 
 
 def test_every_discrete_law_is_tried_for_its_order():
-    discrete = {
-        name for name in OBJECTIVES for node in compose("train", [f"objective={name}"]).objective.values()
-        if hasattr(instantiate(node).objective, "order")
-    }  # fmt: skip
-    assert discrete == {"ect", "alpha_flow"}
+    segments = composed("experiment=decm_digits").segment
+    discrete = {name for name, node in segments.items() if hasattr(instantiate(node).objective, "order")}
+    assert discrete == {"discrete", "alpha_flow"}  # of ect and alpha_flow
 
 
 def n2n(segment):
-    cfg = compose("train", ["objective=decm", f"segment={segment}"]).objective.noise_to_noisy
+    cfg = composed("objective=decm", f"segment={segment}").objective.noise_to_noisy
     return cfg, instantiate(cfg)
 
 
@@ -191,7 +209,7 @@ def numbers(cfg):
 
 @pytest.mark.parametrize("experiment", ["decm_digits", "decm_2d"])
 def test_every_number_switch_and_list_knows_its_type(experiment):
-    cfg = compose("train", [f"experiment={experiment}"])
+    cfg = copy.deepcopy(composed(f"experiment={experiment}"))
     assert len(numbers(cfg)) > 60
     for key in numbers(cfg):
         with pytest.raises(ValidationError, match=re.escape(f"full_key: {key}")):
@@ -206,10 +224,19 @@ def test_every_number_switch_and_list_knows_its_type(experiment):
         "segment.noise_to_noisy.objective.end", "teacher.guidance.scale",
     ],
 )  # fmt: skip
-def test_a_wrong_type_fails_at_composition_with_the_key_named(key):
-    answer = decm("train", "experiment=decm_2d", f"{key}=abc")
+def test_a_wrong_type_fails_by_the_name_of_its_key(key):
+    with pytest.raises(ValidationError, match=re.escape(f"full_key: {key}")):
+        OmegaConf.update(copy.deepcopy(composed("experiment=decm_2d")), key, "abc")
+
+
+def test_a_wrong_type_and_an_unknown_key_fail_at_composition_in_a_sentence():
+    answer = decm("train", "experiment=decm_2d", "segment.consistency.weight=abc")
     assert answer.code == 2
-    assert f"full_key: {key}" in answer.err
+    assert "full_key: segment.consistency.weight" in answer.err
+    assert "Traceback" not in answer.said
+    answer = decm("train", "experiment=decm_2d", "segment.consistency.objective.foo=1", "--cfg", "job")
+    assert answer.code == 2
+    assert "Could not override 'segment.consistency.objective.foo'" in answer.err
     assert "Traceback" not in answer.said
 
 
@@ -221,18 +248,15 @@ def test_a_wrong_type_fails_at_composition_with_the_key_named(key):
         "segment.consistency.objective.foo", "objective.foo",
     ],
 )  # fmt: skip
-def test_an_unknown_key_fails_at_composition_by_name(key):
-    answer = decm("train", "experiment=decm_2d", f"{key}=1", "--cfg", "job")
-    assert answer.code == 2
-    assert f"Could not override '{key}'" in answer.err
-    assert "Traceback" not in answer.said
+def test_an_unknown_key_fails_by_its_name(key):
+    with pytest.raises(OmegaConfBaseException, match=f"'{key.rpartition('.')[2]}'"):
+        OmegaConf.update(copy.deepcopy(composed("experiment=decm_2d")), key, 1)
 
 
 @pytest.mark.parametrize("network", GROUPS["network"])
 def test_every_network_option_knows_its_types(network):
-    answer = decm("train", f"network={network}", "network.depth=deep", "--cfg", "job")
-    assert answer.code == 2
-    assert "full_key: network.depth" in answer.err
+    with pytest.raises(ValidationError, match=r"full_key: network\.depth"):
+        OmegaConf.update(copy.deepcopy(composed(f"network={network}")), "network.depth", "deep")
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "sample"])
