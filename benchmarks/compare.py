@@ -29,7 +29,7 @@ from comparing.rows import Run, read_run, summary
 from comparing.samplers import Scores, best, parts, sampler_table, score_samplers
 from comparing.writing import described, write
 
-from decm.cli.locks import locked
+from decm.runs.locks import locked
 
 STAGES = ("tune", "samplers", "run", "table")
 ROOT = Path(__file__).resolve().parents[1]

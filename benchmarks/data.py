@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from decm.data.latent_sets import Plan, finish_set, write_set
-from decm.data.latent_sources import SyntheticLatents
 from decm.data.latents import LatentDataset
+from decm.data.making.latent_sets import Plan, finish_set, write_set
+from decm.data.making.latent_sources import SyntheticLatents
 
 SHAPE, CLASSES, CHUNK = (32, 16, 16), 1000, 1 << 20
 

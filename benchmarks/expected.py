@@ -16,8 +16,8 @@ from pathlib import Path
 
 from comparing.rows import Run, logged, read_run
 
-from decm.cli.expected import deviations
-from decm.training.callbacks.expected import Curve
+from decm.experiment.expected import deviations
+from decm.training.callbacks.evaluation.expected import Curve
 
 METRICS = (("map_error/0_1", "map_error/0_t"), ("fd/1", "fd/4"))  # the first pair that was taken, where none is named
 MINIMUM, DEVIATIONS = 1.25, 3

@@ -15,8 +15,8 @@ import torch
 from speed.activations import Fit, fit
 from speed.cases import Case
 
-from decm.cli.build import build_network
-from decm.cli.config import compose
+from decm.experiment.build import build_network
+from decm.settings.composition import compose
 
 FITS = Path(__file__).resolve().parents[1] / "docs/results/activations.json"
 SIZES = {  # Hydra overrides

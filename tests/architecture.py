@@ -21,14 +21,14 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     # of the evaluation a model's card needs the names of metrics.
     "pretrained": {
         "torch", "safetensors", "huggingface_hub", "decm.flow", "decm.networks", "decm.data", "decm.pretrained",
-        "decm.training.checkpoint_files", "decm.training.checkpoint_folder", "decm.training.sealed",
+        "decm.checkpoints.files", "decm.checkpoints.folder", "decm.checkpoints.sealed",
         "decm.evaluation.titles",
     },
     "training": TRAINING | TOOLS | {"lightning", "wandb"},
-    "generator.py": (TRAINING - {"decm.training"}) | TOOLS | {"decm.pretrained", "decm.generator"},
-    "report": TRAINING | TOOLS | {"wandb", "wandb_workspaces", "jinja2", "decm.generator", "decm.report"},
+    "generator/model.py": (TRAINING - {"decm.training"}) | TOOLS | {"decm.pretrained", "decm.generator.model"},
+    "report": TRAINING | TOOLS | {"wandb", "wandb_workspaces", "jinja2", "decm.generator.model", "decm.report"},
     "cli": None,
-    "__init__.py": {"decm.generator"}, "__main__.py": {"decm.cli"},
+    "__init__.py": {"decm.generator.model"}, "__main__.py": {"decm.cli"},
 }  # fmt: skip
 ALSO_IN_FILE = {
     "flow/randomness.py": {"numpy"},

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import commands
-from decm.generator import Generator
+from decm.generator.model import Generator
 
 torch.set_num_threads(1)  # networks this small only lose by a second one
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from decm.data.latent_sets import Plan, finish_set, write_set
+from decm.data.making.latent_sets import Plan, finish_set, write_set
 from decm.data.manifest import read_manifest
 from decm.data.shards import Record, ShardRecords
 from decm.flow.randomness import permutation

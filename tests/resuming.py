@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from commands import metrics, only, results
-from decm.training.checkpoint_files import read_file
+from decm.checkpoints.files import read_file
 from forked import decm_beside
 
 LAST = "checkpoints/last.ckpt"

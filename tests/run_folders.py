@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from decm.evaluation.pictures import ImagePainter
-from decm.report.run_files import Run
+from decm.runs.run import Run
 from helpers import seeded
 
 CONFIG = {

@@ -16,7 +16,7 @@ from decm.objectives.consistency import Consistency
 from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.mean_flow import MeanFlow
 from decm.objectives.noise_to_noisy import NoiseToNoisy
-from decm.training.callbacks.trajectories import AnyLater, FromNoise, Instantaneous, ToData
+from decm.training.callbacks.method.trajectories import AnyLater, FromNoise, Instantaneous, ToData
 from decm.training.module import DistillationModule, Recipe, Teacher
 from helpers import CLASSES, random_labels, random_states, randomize_parameters, small_mlp
 

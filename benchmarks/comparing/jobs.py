@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from comparing.plan import Job
-from decm.cli.runs import RESULTS
-from decm.cli.sweep_job import JOB
+from decm.runs.folders import RESULTS
+from decm.sweeps.job import JOB
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = "failed.json"

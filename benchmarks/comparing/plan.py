@@ -10,10 +10,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from decm.cli.budget import apply_budget
-from decm.cli.checks import check_settings
-from decm.cli.config import compose, plain
-from decm.cli.runs import work
+from decm.experiment.budget import apply_budget
+from decm.experiment.checks import check_settings
+from decm.runs.folders import work
+from decm.settings.composition import compose, plain
 
 EVALUATIONS = ("nfe", "num_samples", "seed", "bench")  # of an evaluation, what a tuning depends on besides its training
 

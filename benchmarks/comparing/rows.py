@@ -11,9 +11,9 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from decm.cli.build import build_network
-from decm.cli.config import compose, plain
-from decm.cli.dry_run import forward_equivalents
+from decm.experiment.build import build_network
+from decm.experiment.dry_run import forward_equivalents
+from decm.settings.composition import compose, plain
 
 Row = dict[str, Any]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from decm.cli.bench import Bench
-from decm.cli.build import build_bench, build_dataset, build_evaluator
-from decm.cli.models import load_model
 from decm.data.loader import Dataset
+from decm.experiment.bench import Bench
+from decm.experiment.build import build_bench, build_dataset, build_evaluator
+from decm.experiment.models import load_model
 
 NFES = (2, 4, 50)
 SAMPLERS = ("consistency", "n2n_then_consistency", "flow_map_steps", "euler")

@@ -9,10 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from decm.cli.build import build_network
-from decm.cli.config import compose
+from decm.experiment.build import build_network
 from decm.flow.velocity import GuidedVelocity
 from decm.networks.regions import prepare_regions
+from decm.settings.composition import compose
 from decm.training.module import DistillationModule, Recipe, Teacher
 from speed.cases import JOINT, NETWORKS, PLAIN, Case
 from speed.joint import make_joint

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 class _Delegate(Launcher):
     """The launcher of the same name in a module that is imported when it is used."""
 
-    module = "decm.cli.sweep_submitit"
+    module = "decm.sweeps.submitit_jobs"
 
     def __init__(self, **settings: Any) -> None:
         self.launcher: Launcher = getattr(import_module(self.module), type(self).__name__)(**settings)
@@ -28,7 +28,7 @@ class _Delegate(Launcher):
 class JoblibLauncher(_Delegate):
     """Jobs as processes of this machine, n_jobs at once."""
 
-    module = "decm.cli.sweep_launchers"
+    module = "decm.sweeps.launchers"
 
 
 class LocalLauncher(_Delegate):

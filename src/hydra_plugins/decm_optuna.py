@@ -8,10 +8,10 @@ from omegaconf import DictConfig
 
 
 class TotalOptunaSweeper(Sweeper):
-    """decm.cli.sweep_optuna.TotalSweeper."""
+    """decm.sweeps.optuna_study.TotalSweeper."""
 
     def __init__(self, **settings: Any) -> None:
-        from decm.cli.sweep_optuna import TotalSweeper
+        from decm.sweeps.optuna_study import TotalSweeper
 
         self.sweeper = TotalSweeper(**settings)
 

@@ -13,7 +13,7 @@ from comparing.samplers import best
 from comparing.writing import described, table, write
 
 from commands import ROOT, decm
-from decm.cli.config import plain
+from decm.settings.composition import plain
 
 SMALL = [
     "batch_size=16", "network.hidden_size=24", "network.depth=1", "trainer=cpu", "evaluation.nfe=[1,2,4]",

@@ -8,8 +8,8 @@ import expected as tool
 import pytest
 import yaml
 
-from decm.cli.config import compose, plain
-from decm.cli.expected import build_expected, expected_curves
+from decm.experiment.expected import build_expected, expected_curves
+from decm.settings.composition import compose, plain
 from decm.training.csv_logger import MetricsCSV
 
 STEPS = {250: 4.0, 500: 1.0, 2500: 0.25}  # of decm_2d

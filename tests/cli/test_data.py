@@ -8,7 +8,7 @@ from PIL import Image
 from commands import decm, only, results, train
 from decm.data.arrays import folder
 from decm.data.manifest import to_pixels
-from decm.generator import Generator
+from decm.generator.model import Generator
 from latent_sets import write_tar
 
 CLASSES, EACH = ("circles", "lines"), 60

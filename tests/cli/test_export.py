@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from commands import RING, TINY, decm, only, results, train
-from decm.cli import graphs
 from decm.flow.randomness import normal
-from decm.generator import Generator
+from decm.generator import graphs
+from decm.generator.model import Generator
 
 NAMES = ["README.md", "config.json", "model.safetensors"]
 

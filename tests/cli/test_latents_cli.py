@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from decm.cli.config import compose
 from decm.cli.latents import task
 from decm.data.latents import LatentDataset
 from decm.data.manifest import read_manifest
+from decm.settings.composition import compose
 from forked import decm_beside
 from latent_sets import npy, stored, write_tar
 
@@ -77,7 +77,7 @@ def test_the_verb_takes_its_action_as_a_word_and_tells_a_mistake_in_one_sentence
 
 
 def test_data_latents_composes_and_a_network_of_other_channels_is_refused(tmp_path):
-    from decm.cli.build import build_dataset
+    from decm.experiment.build import build_dataset
 
     task(compose("latents", ["action=synth", f"out={tmp_path / 'made'}", "num=8", "shape=[2,8,8]"]))
     cfg = compose("train", ["data=latents", f"data.path={tmp_path / 'made'}", "network.in_channels=2"])

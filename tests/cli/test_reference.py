@@ -7,8 +7,6 @@ from hydra.errors import HydraException
 from PIL import Image
 
 import commands
-from decm.cli.bench_images import image_statistics
-from decm.cli.config import compose
 from decm.cli.reference import task
 from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
@@ -17,8 +15,10 @@ from decm.evaluation.extractors import EXTRACTORS
 from decm.evaluation.features import DigitFeatures
 from decm.evaluation.frechet import fit
 from decm.evaluation.statistics import read_reference
+from decm.experiment.bench_images import image_statistics
 from decm.networks.autoencoder import Autoencoder
 from decm.report.table import notes
+from decm.settings.composition import compose
 from latent_sets import Numbered, numbered_set
 from ranks import PixelFeatures
 

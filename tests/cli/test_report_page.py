@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from commands import RING, TINY, decm, only, results, train
-from decm.cli.locks import LOCK, in_use, locked
 from decm.report.page import MOVING, PAGE
+from decm.runs.locks import LOCK, in_use, locked
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_comparison_replaces_no_folder_and_no_file_that_is_no_page(finished, t
 def test_the_page_of_someone_elses_run_calls_nothing_that_its_settings_name(copied, tmp_path):
     """A nested call stands where a number is expected; the page is drawn without the number of parameters."""
     prey = tmp_path / "prey"
-    call = {"_target_": "decm.training.durable.write_text", "path": str(prey), "text": "x"}
+    call = {"_target_": "decm.checkpoints.durable.write_text", "path": str(prey), "text": "x"}
     config = yaml.safe_load((copied / "config.yaml").read_text())
     config["network"]["input_size"] = call
     (copied / "config.yaml").write_text(yaml.safe_dump(config))

@@ -10,8 +10,8 @@ from commands import NO_TEACHER, RING, TINY, decm, in_a_process, only, results, 
 from decm.cli.sample import limit_of
 from decm.data.arrays import write_arrays
 from decm.evaluation.pictures import ImagePainter, PointsPainter
-from decm.generator import Generator
-from decm.pretrained.files import Stored
+from decm.generator.files import Stored
+from decm.generator.model import Generator
 from helpers import random_states
 
 REPORT = (

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from commands import decm, results
-from decm.cli.locks import LOCK
-from decm.cli.run_folders import human, size_of
+from decm.runs.locks import LOCK
+from decm.runs.state import human, size_of
 
 
 def lines(answer):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from decm.data import latent_sets
 from decm.data.index import index_path, read_index
-from decm.data.latent_sets import check_set, finish_set, write_set
-from decm.data.latent_sources import LightningDiTLatents
 from decm.data.latents import LatentDataset
+from decm.data.making import latent_sets
+from decm.data.making.latent_sets import check_set, finish_set, write_set
+from decm.data.making.latent_sources import LightningDiTLatents
 from decm.data.manifest import read_manifest
 from decm.data.shards import ShardRecords
 from latent_sets import CLASSES, SHAPE, Numbered, contents, flip_byte, numbered_plan, numbered_set

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from decm.data.index import DamagedShardError, index_path, read_index
-from decm.data.latent_sources import synthetic_latents
 from decm.data.latents import LatentDataset
 from decm.data.loader import IndexLoader
+from decm.data.making.latent_sources import synthetic_latents
 from decm.data.manifest import read_manifest
 from decm.flow.randomness import uniform
 from latent_sets import CLASSES, SHAPE, flip_byte, number_of, numbered_set

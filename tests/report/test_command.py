@@ -4,10 +4,10 @@ import shlex
 
 import pytest
 
-from decm.cli.config import compose, plain
 from decm.report.command import rebuilt_command
 from decm.report.page import page
-from decm.report.run_files import Run, flat
+from decm.runs.run import Run, flat
+from decm.settings.composition import compose, plain
 from run_folders import CONFIG, make_run
 
 

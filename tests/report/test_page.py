@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from decm.report.page import MOVING, MOVING_BYTES, page
-from decm.report.run_files import INCIDENTS, ROLLBACKS, Run, differences, flat
-from decm.training.callbacks import guard
+from decm.runs.run import INCIDENTS, ROLLBACKS, Run, differences, flat
+from decm.training.callbacks.reliability import guard
 from run_folders import CONFIG, RESULTS, make_run, metrics_text
 
 

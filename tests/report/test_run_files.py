@@ -2,7 +2,7 @@
 
 import pytest
 
-from decm.report.run_files import FINISHED, INCIDENTS, ROLLBACKS, UNFINISHED, Run
+from decm.runs.run import FINISHED, INCIDENTS, ROLLBACKS, UNFINISHED, Run
 
 
 def run(folder, state=UNFINISHED, max_steps=100000):

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
-from decm.cli.stored import StoredEvaluator
 from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.stored import StoredEvaluator
 from decm.flow.flow_map import FlowMap
-from decm.training.callbacks.ema import EMA
-from decm.training.callbacks.previews import Evaluate, Previews
+from decm.training.callbacks.evaluation.previews import Evaluate, Previews
+from decm.training.callbacks.method.ema import EMA
 from decm.training.csv_logger import MetricsCSV
 from helpers import CLASSES
 from tiny import all_segments, fit, tiny_module

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from decm.data.latent_sets import Plan, finish_set, write_set
-from decm.data.latent_sources import SyntheticLatents
 from decm.data.latents import LatentDataset
-from decm.training.callbacks.ema import EMA
+from decm.data.making.latent_sets import Plan, finish_set, write_set
+from decm.data.making.latent_sources import SyntheticLatents
+from decm.training.callbacks.method.ema import EMA
 from decm.training.module import DistillationModule
 from helpers import CLASSES, randomize_parameters, small_dit
 from tiny import POINTS, Recorder, all_segments, fit, recipe, saved_at, teacher_of, tiny_module, weights

@@ -9,10 +9,10 @@ import os
 
 import torch
 
-from decm.training.callbacks.checkpoints import Checkpoints
-from decm.training.callbacks.ema import EMA
-from decm.training.callbacks.ema_snapshots import EMASnapshots
-from decm.training.checkpoint_folder import newest_valid
+from decm.checkpoints.folder import newest_valid
+from decm.training.callbacks.method.ema import EMA
+from decm.training.callbacks.method.ema_snapshots import EMASnapshots
+from decm.training.callbacks.reliability.checkpoints import Checkpoints
 from decm.training.checkpoint_io import CheckpointFiles
 from tiny import Recorder, all_segments, fit, tiny_module, weights
 

@@ -5,9 +5,9 @@ from itertools import count
 
 import torch
 
-from decm.training.checkpoint_files import write_file
-from decm.training.checkpoint_folder import checkpoints, name_of, prune, step_of
-from decm.training.sharded_files import write_sharded
+from decm.checkpoints.files import write_file
+from decm.checkpoints.folder import checkpoints, name_of, prune, step_of
+from decm.checkpoints.sharded import write_sharded
 
 
 def save_for_ever(folder):

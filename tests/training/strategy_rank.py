@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Callback
 
 from decm.networks.regions import prepare_regions
-from decm.training.callbacks.ema import EMA
-from decm.training.callbacks.self_check import SelfCheck
+from decm.training.callbacks.method.ema import EMA
+from decm.training.callbacks.reliability.self_check import SelfCheck
 from decm.training.module import DistillationModule
 from decm.training.sharding import ShardedStrategy, Sharding, full, gather_anew
 from helpers import CLASSES, random_labels, random_states, random_times, randomize_parameters, small_dit

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from decm.cli.callbacks import ConfigInCheckpoint
 from decm.data.manifest import Manifest, manifest_of
+from decm.experiment.callbacks import ConfigInCheckpoint
 from decm.training.csv_logger import KEPT, MetricsCSV
 
 

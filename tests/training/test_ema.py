@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from decm.training.callbacks.ema import EMA, ema_decay, power_law_exponent
+from decm.training.callbacks.method.ema import EMA, ema_decay, power_law_exponent
 from tiny import all_segments, fit, largest_gap, saved_at, tiny_module, weights
 
 STEPS = 6

@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from decm.training.callbacks.ema import ema_decay, power_law_exponent
-from decm.training.callbacks.ema_snapshots import (
+from decm.training.callbacks.method.ema import ema_decay, power_law_exponent
+from decm.training.callbacks.method.ema_snapshots import (
     FOLDER,
     EMASnapshots,
     find_snapshots,

@@ -6,9 +6,9 @@ import pytest
 from lightning.pytorch import Callback
 
 from decm.evaluation.evaluator import Evaluator
-from decm.training.callbacks.ema import EMA
-from decm.training.callbacks.expected import Curve, Expected
-from decm.training.callbacks.previews import Evaluate
+from decm.training.callbacks.evaluation.expected import Curve, Expected
+from decm.training.callbacks.evaluation.previews import Evaluate
+from decm.training.callbacks.method.ema import EMA
 from decm.training.csv_logger import MetricsCSV
 from helpers import CLASSES
 from tiny import all_segments, fit, saved_at, tiny_module

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback
 
 from decm.objectives.flow_matching import FlowMatching
-from decm.training.callbacks.ema import EMA
-from decm.training.callbacks.ema_snapshots import EMASnapshots
-from decm.training.callbacks.guard import INCIDENTS, Guard, RollBackError, count_rollbacks, note_rollback
-from decm.training.callbacks.trajectories import Instantaneous
+from decm.training.callbacks.method.ema import EMA
+from decm.training.callbacks.method.ema_snapshots import EMASnapshots
+from decm.training.callbacks.method.trajectories import Instantaneous
+from decm.training.callbacks.reliability.guard import INCIDENTS, Guard, RollBackError, count_rollbacks, note_rollback
 from tiny import GLOBAL_BATCH, all_segments, fit, saved_at, tiny_module, weights
 
 

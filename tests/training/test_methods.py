@@ -4,13 +4,13 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from decm.cli.config import compose, conf_dir
 from decm.objectives.consistency import Consistency
 from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.improved_mean_flow import ImprovedMeanFlow
 from decm.objectives.scm import SCM
 from decm.objectives.shortcut import Shortcut
-from decm.training.callbacks.trajectories import AnyLater, Dyadic, Instantaneous, ToData
+from decm.settings.composition import compose, conf_dir
+from decm.training.callbacks.method.trajectories import AnyLater, Dyadic, Instantaneous, ToData
 from decm.training.sharding import ShardedStrategy
 from decm.training.student_call import Frozen
 from helpers import randomize_parameters, relative_error, small_dit, small_mlp

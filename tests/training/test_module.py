@@ -9,7 +9,7 @@ from decm.data.datamodule import DataModule
 from decm.flow.path import conditional_velocity
 from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.noise_to_noisy import NoiseToNoisy
-from decm.training.callbacks.trajectories import FromNoise, Instantaneous
+from decm.training.callbacks.method.trajectories import FromNoise, Instantaneous
 from decm.training.module import DistillationModule
 from helpers import randomize_parameters, small_dit, small_mlp
 from tiny import (

@@ -6,7 +6,7 @@ import signal
 import pytest
 from lightning.pytorch import Trainer
 
-from decm.training.callbacks.preemption import Preemption
+from decm.training.callbacks.reliability.preemption import Preemption
 
 
 @pytest.fixture

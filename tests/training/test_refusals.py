@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from decm.objectives.flow_matching import FlowMatching
-from decm.training.callbacks.ema import EMA
-from decm.training.callbacks.trajectories import Instantaneous, ToData
+from decm.training.callbacks.method.ema import EMA
+from decm.training.callbacks.method.trajectories import Instantaneous, ToData
 from decm.training.module import NonFiniteLossError
 from tiny import all_segments, fit, largest_gap, saved_at, tiny_module, weights
 

@@ -9,7 +9,7 @@ from torch import nn
 from decm.networks import dual
 from decm.networks.dit import LightningDiT
 from decm.networks.regions import prepare_regions, regions
-from decm.training.callbacks.self_check import LIMITS, SelfCheck, WrongTangentError, check_tangents
+from decm.training.callbacks.reliability.self_check import LIMITS, SelfCheck, WrongTangentError, check_tangents
 from helpers import CLASSES, small_dit, small_mlp
 from tiny import all_segments, fit, tiny_module, tiny_set, weights
 

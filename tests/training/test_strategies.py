@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from decm.training.checkpoint_files import read_file
+from decm.checkpoints.files import read_file
 from tiny import largest_gap
 from training.processes import run_ranks
 from training.strategy_rank import STEPS, train

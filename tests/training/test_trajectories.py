@@ -11,7 +11,7 @@ from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.noise_to_noisy import NoiseToNoisy
 from decm.objectives.scm import SCM
 from decm.objectives.shortcut import Shortcut
-from decm.training.callbacks.trajectories import (
+from decm.training.callbacks.method.trajectories import (
     AnyLater,
     Dyadic,
     FromNoise,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from decm.cli.locks import in_use, locked
-from decm.cli.run_folders import all_runs, human, look, size_of
-from decm.cli.runs import LAST
-from decm.report.run_files import FINISHED, RUNNING, Run
-from decm.training.checkpoint_folder import BEST, DAMAGED, checkpoints
-from decm.training.durable import remove
+from decm.checkpoints.durable import remove
+from decm.checkpoints.folder import BEST, DAMAGED, checkpoints
+from decm.runs.folders import LAST
+from decm.runs.locks import in_use, locked
+from decm.runs.run import FINISHED, RUNNING, Run
+from decm.runs.state import all_runs, human, look, size_of
 
 
 @dataclass(frozen=True)

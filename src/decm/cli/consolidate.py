@@ -6,8 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
-from decm.cli.scores import code_version
-from decm.pretrained.checkpoints import CONSOLIDATED, EMA, STUDENT, read_checkpoint, weights_of
+from decm.experiment.scores import code_version
+from decm.generator.checkpoints import CONSOLIDATED, EMA, STUDENT, read_checkpoint, weights_of
 
 PREFIXES = {"ema": EMA, "student": STUDENT}
 

@@ -8,14 +8,14 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from decm.cli.class_names import names_from
-from decm.cli.images import Load, intact, load_image
-from decm.cli.progress import progress
 from decm.data.arrays import check_place, write_arrays
 from decm.data.image_files import ImageFile, find_images
+from decm.data.making.class_names import names_from
+from decm.data.making.images import Load, intact, load_image
 from decm.data.manifest import MANIFEST
 from decm.data.raw import whole_labels
 from decm.data.split import split_by_class
+from decm.evaluation.progress import progress
 
 LARGEST = 2**32  # bytes of a set, which is held in memory
 

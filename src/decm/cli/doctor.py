@@ -11,8 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from decm.cli.config import compose
-from decm.cli.run_folders import human
+from decm.runs.state import human
+from decm.settings.composition import compose
 
 # Settings that name a file or folder which decm does not make by itself, and what it is.
 FILES = {
@@ -42,7 +42,7 @@ def versions() -> Iterator[str]:
     """Python, decm, and what decm requires, with what is wrong about it."""
     from packaging.requirements import Requirement
 
-    from decm.cli.scores import code_version
+    from decm.experiment.scores import code_version
 
     yield f"{'python':<18} {platform.python_version()}"
     yield f"{'decm':<18} {code_version()}"
@@ -67,7 +67,7 @@ def devices() -> Iterator[str]:
     """Cores, GPUs and which device `auto` means."""
     import torch
 
-    from decm.cli.devices import pick_device
+    from decm.evaluation.devices import pick_device
 
     yield f"{os.cpu_count()} CPU cores"
     for k in range(torch.cuda.device_count()):
@@ -90,7 +90,7 @@ def wandb() -> Iterator[str]:
     if installed("wandb") is None:
         yield "not installed: logger=csv runs without it"
         return
-    from decm.training.callbacks.wandb_mode import wandb_mode
+    from decm.training.wandb_mode import wandb_mode
 
     said = io.StringIO()
     try:

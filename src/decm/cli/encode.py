@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decm.cli.images import load_image
 from decm.data.image_files import ImageFile
+from decm.data.making.images import load_image
 from decm.data.shards import Record
 from decm.flow.randomness import normal
 from decm.networks.autoencoder import Autoencoder

@@ -13,20 +13,20 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from decm.cli.bench import Bench
-from decm.cli.build import build_bench, build_evaluator, segment_names
-from decm.cli.checks import check_evaluation, check_num_samples
-from decm.cli.devices import pick_device
-from decm.cli.models import Model, load_model
-from decm.cli.runs import TIME_FORMAT, read_config, write_results
-from decm.cli.scores import figures, score_models
-from decm.cli.stored import StoredEvaluator, forget, stored, write_pictures
 from decm.data.loader import Dataset
+from decm.evaluation.devices import pick_device
 from decm.evaluation.evaluator import Evaluator
-from decm.pretrained.networks import load_strictly
+from decm.evaluation.stored import StoredEvaluator, forget, stored, write_pictures
+from decm.experiment.bench import Bench
+from decm.experiment.build import build_bench, build_evaluator, segment_names
+from decm.experiment.checks import check_evaluation, check_num_samples
+from decm.experiment.models import Model, load_model
+from decm.experiment.scores import figures, score_models
+from decm.generator.networks import load_strictly
 from decm.report.table import markdown, show
-from decm.training.callbacks.ema_snapshots import find_snapshots, reconstruct
-from decm.training.callbacks.tracking import add_to_summary
+from decm.runs.folders import TIME_FORMAT, read_config, write_results
+from decm.training.callbacks.method.ema_snapshots import find_snapshots, reconstruct
+from decm.training.loggers import add_to_summary
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from decm.cli.evaluate import use_average
-from decm.cli.graphs import FORMATS, write_graph
-from decm.cli.models import load_model
-from decm.generator import Generator
+from decm.experiment.models import load_model
+from decm.generator.graphs import FORMATS, write_graph
+from decm.generator.model import Generator
 
 PRETRAINED = "pretrained"
 

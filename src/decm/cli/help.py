@@ -2,7 +2,7 @@
 
 import re
 
-from decm.cli.config import conf_dir
+from decm.settings.composition import conf_dir
 
 
 def verb_help(verb: str, what: str) -> str:

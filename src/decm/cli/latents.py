@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from decm.cli.class_names import names_from
-from decm.cli.devices import pick_device, rank_and_world
-from decm.cli.progress import progress
 from decm.data.image_files import find_images, listing_hash
 from decm.data.index import DTYPES, index_path, read_index
-from decm.data.latent_sets import Plan, Source, check_set, describe, finish_set, write_set
-from decm.data.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
 from decm.data.latents import latents_manifest
+from decm.data.making.class_names import names_from
+from decm.data.making.latent_sets import Plan, Source, check_set, describe, finish_set, write_set
+from decm.data.making.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
 from decm.data.manifest import Manifest
 from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
 from decm.data.shards import first_infinite
+from decm.evaluation.devices import pick_device, rank_and_world
+from decm.evaluation.progress import progress
 
 WRITING = ("out", "num_classes", "class_names", "record_size", "shard_records", "seed")
 USES = {
@@ -61,8 +61,8 @@ def _refuse_unheeded(action: str) -> None:
 def encode(cfg: DictConfig) -> None:
     """Encode a folder or tar shards of images; with torchrun, every rank makes its share of the shards."""
     from decm.cli.encode import EncodedImages
-    from decm.cli.images import intact
-    from decm.pretrained.decode import build_autoencoder
+    from decm.data.making.images import intact
+    from decm.generator.decode import build_autoencoder
 
     images, _, others = find_images(cfg.source)
     first = rank_and_world()[0] == 0

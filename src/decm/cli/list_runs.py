@@ -5,8 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from decm.cli.run_folders import all_runs, human, look, size_of
-from decm.report.run_files import Run
+from decm.runs.run import Run
+from decm.runs.state import all_runs, human, look, size_of
 
 HEADER = ("run", "state", "seed", "step", "size", "NFE: figure (* the best of its experiment)")
 Scores = dict[str, float]

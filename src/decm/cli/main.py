@@ -10,9 +10,9 @@ from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
-from decm.cli.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, READER_GONE, JobError, stopped
-from decm.cli.launch import is_first
-from decm.cli.words import FOLDER_FLAGS, quote_paths, settle_flags
+from decm.runs.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, READER_GONE, JobError, stopped
+from decm.runs.first_process import is_first
+from decm.settings.words import FOLDER_FLAGS, quote_paths, settle_flags
 
 VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
@@ -133,7 +133,7 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
 
     Of several jobs it is an exception with these two, so that the other jobs are done.
     """
-    from decm.cli.limits import check_limits
+    from decm.settings.limits import check_limits
 
     try:
         check_limits(cfg)
@@ -173,7 +173,7 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
 
 def note_failure(message: str, code: int) -> None:
     """Keep with what a job of a sweep failed, where this process does one."""
-    job = sys.modules.get("decm.cli.sweep_job")  # only with it are there sweeps
+    job = sys.modules.get("decm.sweeps.job")  # only with it are there sweeps
     if job is not None:
         job.note_failure(message, code)
 
@@ -221,8 +221,8 @@ def command() -> None:
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from decm.cli.config import conf_dir
-    from decm.cli.schema import register
+    from decm.settings.composition import conf_dir
+    from decm.settings.schema import register
 
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions through, to be told in our own words
@@ -243,7 +243,7 @@ def command() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()
     except JobError as error:
         if verb == "train" and error.code not in (PREEMPTED, INTERRUPTED):
-            error = import_module("decm.cli.sweep").close(error)
+            error = import_module("decm.sweeps.sweep").close(error)
         fail(error.message, error.code)
     except Exception as error:
         if type(error).__module__ == "submitit.core.utils":  # the job's process left no result

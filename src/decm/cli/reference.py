@@ -9,15 +9,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
-from decm.cli.bench_images import stored_states
-from decm.cli.devices import compute_device, pick_device
-from decm.cli.images import image_batches, intact, load_image
-from decm.cli.progress import progress
-from decm.cli.scores import code_version
 from decm.data.image_files import find_images
+from decm.data.making.images import image_batches, intact, load_image
+from decm.evaluation.devices import compute_device, pick_device
 from decm.evaluation.extractors import build_extractor
+from decm.evaluation.progress import progress
 from decm.evaluation.statistics import build_reference, write_reference
-from decm.pretrained.decode import build_decoder
+from decm.experiment.bench_images import stored_states
+from decm.experiment.scores import code_version
+from decm.generator.decode import build_decoder
 
 Source = tuple[Iterator[Tensor], int, str]  # batches of uint8 images, how many images, what they are
 

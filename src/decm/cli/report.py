@@ -4,8 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from decm.cli.report_page import report_runs
-from decm.cli.sweep_report import is_sweep, write_report
+from decm.report.runs import report_runs
+from decm.sweeps.table import is_sweep, write_report
 
 
 def task(cfg: DictConfig) -> None:

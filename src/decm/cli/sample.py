@@ -6,12 +6,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from decm.cli.devices import pick_device
+from decm.evaluation.devices import pick_device
 from decm.evaluation.generate import check_labels
 from decm.evaluation.pictures import ImagePainter, Painter, PointsPainter
 from decm.flow.solvers import check_steps
-from decm.generator import Generator, is_latent
-from decm.pretrained.files import EXPECTED
+from decm.generator.files import EXPECTED
+from decm.generator.model import Generator, is_latent
 
 MARGIN = 1.05  # of a picture of points whose data name no limit, beyond the outermost sample
 

@@ -8,34 +8,34 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from decm.cli.bench import Bench
-from decm.cli.budget import apply_budget
-from decm.cli.build import build_dataset, build_evaluator, segment_names
-from decm.cli.checks import check_settings
-from decm.cli.config import note_contents, plain
-from decm.cli.contents import by_content
-from decm.cli.devices import pick_device, rank_and_world
-from decm.cli.dry_run import describe
-from decm.cli.fit import fit, quiet
-from decm.cli.launch import is_first
-from decm.cli.locks import locked, unlock
-from decm.cli.prepare import Prepared, check_writable, prepare
-from decm.cli.report_page import try_page
-from decm.cli.resume import run_to_continue
-from decm.cli.runs import metric, note_command, note_data, open_folder, read_config, work, write_results
-from decm.cli.scores import code_version, costs, figures, score_models
-from decm.cli.stored import forget, stored
-from decm.cli.sweep_job import apart, earlier, job_folder, note, wants_processes
-from decm.cli.teachers import Source, obtain
-from decm.cli.words import job_command
 from decm.data.loader import Dataset
+from decm.evaluation.devices import pick_device, rank_and_world
 from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.stored import forget, stored
+from decm.experiment.bench import Bench
+from decm.experiment.budget import apply_budget
+from decm.experiment.build import build_dataset, build_evaluator, segment_names
+from decm.experiment.checks import check_settings
+from decm.experiment.dry_run import describe
+from decm.experiment.fit import fit, quiet
+from decm.experiment.prepare import Prepared, check_writable, prepare
+from decm.experiment.resume import run_to_continue
+from decm.experiment.scores import code_version, costs, figures, score_models
+from decm.experiment.teachers import Source, obtain
 from decm.flow.exact import MixtureFlow
 from decm.flow.flow_map import FlowMap
 from decm.report.pictures import samples_by_seed
+from decm.report.runs import try_page
 from decm.report.table import markdown, show
-from decm.training.callbacks.preemption import PreemptedError
-from decm.training.callbacks.tracking import finish, log_table, summarize
+from decm.runs.first_process import is_first
+from decm.runs.folders import metric, note_command, note_data, open_folder, read_config, work, write_results
+from decm.runs.locks import locked, unlock
+from decm.settings.composition import note_contents, plain
+from decm.settings.contents import by_content
+from decm.settings.words import job_command
+from decm.sweeps.job import apart, earlier, job_folder, note, wants_processes
+from decm.training.callbacks.reliability.preemption import PreemptedError
+from decm.training.loggers import finish, log_table, summarize
 
 PICTURE_SAMPLES = 100
 

@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import Any
 
-from decm.report.run_files import Run, flat, shown
+from decm.runs.run import Run, flat, shown
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")  # a text that Hydra takes for itself, unless it is one of WORDS
 WORDS = ("null", "true", "false", "nan", "inf")

@@ -16,8 +16,8 @@ from decm.report.page import (
     steps_title,
 )
 from decm.report.pictures import Embedded, embed, embed_file, layout_of, rows_of
-from decm.report.run_files import Run, Series, differences
 from decm.report.table import PER_NFE
+from decm.runs.run import Run, Series, differences
 
 HIGHER_IS_BETTER = ("is", "accuracy", "precision", "recall")  # of PER_NFE; of all else less is better
 FIRST = ("loss/", "fd/", "tangent/", "map_error/")  # the order of curves

@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> None:
         refuse("Usage: make wandb-workspace ENTITY=<your W&B user or team> [PROJECT=decm]")
     from wandb.errors import Error
 
-    from decm.training.callbacks.wandb_mode import obstacle
+    from decm.training.wandb_mode import obstacle
 
     why = obstacle()
     if why is not None:

@@ -10,8 +10,8 @@ from decm.evaluation.titles import TITLES
 from decm.report.charts import Chart, Line, color_of, dash_of, draw
 from decm.report.command import rebuilt_command
 from decm.report.pictures import Embedded, embed, embed_file, embed_moving, grid_of, layout_of, rows_of
-from decm.report.run_files import Run, Series
 from decm.report.table import notes, table_rows
+from decm.runs.run import Run, Series
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 
-from decm.training.checkpoint_files import read_file, write_file
-from decm.training.durable import remove
+from decm.checkpoints.durable import remove
+from decm.checkpoints.files import read_file, write_file
 
 
 class CheckpointFiles(CheckpointIO):

@@ -12,10 +12,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from decm.checkpoints.files import read_file
+from decm.checkpoints.sealed import put_tensors, take_tensors
+from decm.checkpoints.sharded import Like, read_sharded, write_sharded
 from decm.networks.regions import embeddings, regions
-from decm.training.checkpoint_files import read_file
-from decm.training.sealed import put_tensors, take_tensors
-from decm.training.sharded_files import Like, read_sharded, write_sharded
 
 PRECISIONS = {"32-true": None, "bf16-mixed": torch.bfloat16}  # trainer.precision -> what parameters are cast to
 

@@ -1,0 +1,1 @@
+"""Making data sets: of folders of pictures, of arrays, of latents."""

@@ -1,0 +1,106 @@
+"""Samples of a long evaluation: generated once, a file a batch, by any number of processes; and ADM's npz of them."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decm.evaluation.devices import rank_and_world
+from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.generate import balanced_labels, generate, in_batches
+from decm.evaluation.progress import progress
+from decm.flow.flow_map import FlowMap
+
+CACHE = "samples_cache"
+WAIT = 0.5  # seconds between looks at what the other processes have made
+
+
+@dataclass
+class StoredEvaluator(Evaluator):
+    """An evaluator that keeps each batch of samples as a file below `folder`, so that a second start goes on.
+
+    Process `rank` of `world_size` makes every world_size-th batch; process 0 waits for the others' and has them all, so
+    that all must see the folder. Batches are the same for any number of processes. As a network may be sharded over
+    them, all call it equally often: what is missing of `world_size` batches in a row is made by all, and a process that
+    lacks a batch at the end repeats the last one. `identity` is what else the samples depend on.
+    """
+
+    folder: Path = Path("samples_cache")
+    identity: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
+    world_size: int = 1
+
+    def place(self, nfe: int, num_samples: int, trained_on: Collection[str]) -> Path:
+        """The folder of the batches of one set of samples."""
+        facts = [
+            self.identity, nfe, num_samples, self.sampler(nfe, trained_on), sorted(trained_on), self.seed,
+            self.batch_size, list(self.shape), self.num_classes,
+        ]  # fmt: skip
+        return self.folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
+        place, sampler = self.place(nfe, num_samples, trained_on), self.sampler(nfe, trained_on)
+        place.mkdir(parents=True, exist_ok=True)
+        labels, batches = balanced_labels(num_samples, self.num_classes), list(in_batches(num_samples, self.batch_size))
+        paths = [place / f"{number:06d}.npy" for number in range(len(batches))]
+        mine = paths[self.rank :: self.world_size]
+        kept = sum(path.is_file() for path in mine)
+        if 0 < kept < len(mine):
+            print(f"{nfe} steps: {kept} of {len(mine)} batches of process {self.rank} are there already.", flush=True)
+        with progress(f"{nfe} steps", num_samples) as advance:
+            for first in range(0, len(batches), self.world_size):
+                together = range(first, min(first + self.world_size, len(batches)))
+                if not all(paths[k].is_file() for k in together):
+                    k = min(first + self.rank, together[-1])
+                    made = generate(
+                        flow_map, self.shape, labels[batches[k]], nfe, sampler, self.seed, batches[k], self.device
+                    )
+                    if k == first + self.rank:
+                        write_array(paths[k], made.numpy())
+                advance(sum(len(batches[k]) for k in together))
+        if self.rank:
+            return None
+        while not all(path.is_file() for path in paths):  # the launcher ends all processes if one fails
+            time.sleep(WAIT)
+        return torch.cat([torch.from_numpy(np.load(path)) for path in paths])
+
+
+def stored(plain: Evaluator, folder: Path, identity: dict[str, Any]) -> StoredEvaluator:
+    """The evaluator `plain`, shared by the processes that there are, which keeps what it generates below `folder`."""
+    rank, world_size = rank_and_world()
+    return StoredEvaluator(
+        plain.judge, plain.shape, plain.num_classes, plain.seed, plain.batch_size, plain.samplers, plain.device,
+        folder / CACHE, identity, rank, world_size,
+    )  # fmt: skip
+
+
+def forget(evaluator: Evaluator) -> None:
+    """Remove what an evaluator has kept, once the scores are written."""
+    if isinstance(evaluator, StoredEvaluator):
+        shutil.rmtree(evaluator.folder, ignore_errors=True)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file, whole or not at all."""
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    with part.open("wb") as file:
+        np.save(file, array)
+    part.replace(path)
+
+
+def write_pictures(path: Path, samples: Tensor, to_pixels: Callable[[Tensor], Tensor], chunk: int = 64) -> None:
+    """ADM's file of samples: `arr_0`, uint8 [N, H, W, 3], whole or not at all; gray pictures are repeated."""
+    pictures = torch.cat([to_pixels(part).cpu().expand(-1, 3, -1, -1) for part in samples.split(chunk)])
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    with part.open("wb") as file:
+        np.savez(file, arr_0=pictures.permute(0, 2, 3, 1).contiguous().numpy())
+    part.replace(path)

@@ -1,0 +1,53 @@
+"""From a configuration to objects."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from decm.data.loader import Dataset
+from decm.evaluation.evaluator import Evaluator
+from decm.experiment.bench import Bench
+from decm.training.callbacks.method.trajectories import Trajectory
+
+
+def build_network(network: Any, seed: int, **overrides: Any) -> nn.Module:
+    """The network of a config node, its weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return instantiate(network, **overrides)
+
+
+def build_dataset(cfg: DictConfig) -> Dataset:
+    """The data set; raises ValueError if the network does not fit its manifest."""
+    dataset = instantiate(cfg.data)
+    network = build_network(cfg.network, 0) if cfg.network is not None else None
+    dataset.manifest.check_fits(network.shape, network.num_classes)  # type: ignore[union-attr]
+    return dataset
+
+
+def build_trajectories(cfg: DictConfig) -> list[Trajectory]:
+    """The trajectory callbacks that the objective names."""
+    if not cfg.objective:
+        raise ValueError("`objective` has no segment. Choose one of conf/objective, or add a segment to it.")
+    return [instantiate(node) for node in cfg.objective.values()]
+
+
+def segment_names(cfg: DictConfig) -> list[str]:
+    """What a model of this configuration is trained on: the names of its segments."""
+    return [str(node.name) for node in cfg.objective.values()]
+
+
+def build_bench(cfg: DictConfig, dataset: Dataset) -> Bench:
+    """Judge, painter and exact maps for the data."""
+    return instantiate(cfg.evaluation.bench, dataset=dataset, cache=Path(cfg.runs) / "cache")
+
+
+def build_evaluator(cfg: DictConfig, bench: Bench, dataset: Dataset, device: str = "cpu") -> Evaluator:
+    """The evaluator of a configuration."""
+    e, manifest = cfg.evaluation, dataset.manifest
+    samplers = {int(nfe): str(name) for nfe, name in (e.samplers or {}).items()}
+    return Evaluator(bench.judge, manifest.shape, manifest.num_classes, e.seed, e.batch_size, samplers, device)

@@ -1,0 +1,107 @@
+"""The callbacks of a run, and where it is done, from a configuration."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig
+
+from decm.data.loader import Dataset
+from decm.data.manifest import Manifest
+from decm.evaluation.devices import pick_device
+from decm.experiment.bench import Bench
+from decm.experiment.build import build_evaluator, build_trajectories, segment_names
+from decm.experiment.expected import build_expected
+from decm.experiment.scores import code_version
+from decm.experiment.teachers import Source
+from decm.runs.folders import LAST
+from decm.training.callbacks.evaluation.previews import Evaluate, Previews
+from decm.training.callbacks.method.ema import EMA
+from decm.training.callbacks.method.ema_snapshots import FOLDER, EMASnapshots
+from decm.training.callbacks.reliability.checkpoints import Checkpoints
+from decm.training.callbacks.reliability.faults import FAULTS, Faults
+from decm.training.callbacks.reliability.guard import Guard
+from decm.training.callbacks.reliability.preemption import Preemption
+from decm.training.callbacks.reliability.self_check import SelfCheck
+from decm.training.callbacks.reliability.watchdog import Watchdog
+from decm.training.checkpoint_io import CheckpointFiles
+from decm.training.sharding import ShardedStrategy
+from decm.training.speed import PlainProgress, Speed
+
+
+class ConfigInCheckpoint(Callback):
+    """A checkpoint carries what explains it (settings, code, teacher, the data's manifest).
+
+    The loggers' files are no older than it.
+    """
+
+    def __init__(self, settings: dict[str, Any], teacher: dict[str, str | None], manifest: Manifest) -> None:
+        self.facts = {
+            "decm_config": settings, "code_version": code_version(), "teacher": teacher, "manifest": manifest.facts(),
+        }  # fmt: skip
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(self.facts)
+        for logger in trainer.loggers:
+            logger.save()
+
+
+def machine(cfg: DictConfig) -> dict[str, Any]:
+    """Lightning's settings of the machine; under `fsdp` FSDP2 casts parameters, not autocast."""
+    t = cfg.trainer
+    on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and pick_device("auto") == "cpu")
+    several = on_cpu and t.devices == "auto" and t.strategy in ("ddp", "fsdp")
+    patience = timedelta(seconds=max(600, 2 * cfg.guard.hang_timeout))  # the watchdog speaks first
+    strategy: Any = t.strategy
+    if strategy == "fsdp":
+        strategy = ShardedStrategy(timeout=patience)
+    elif strategy == "ddp":
+        strategy = DDPStrategy(timeout=patience, broadcast_buffers=False, gradient_as_bucket_view=True)
+    plugins: list[Any] = [] if t.strategy == "fsdp" else [CheckpointFiles()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # Preemption puts the job back in line
+    return {
+        "accelerator": t.accelerator, "devices": 2 if several else t.devices, "num_nodes": t.num_nodes,
+        "strategy": strategy, "precision": "32-true" if t.strategy == "fsdp" else t.precision,
+        "plugins": plugins,
+    }  # fmt: skip
+
+
+def build_callbacks(
+    cfg: DictConfig, settings: dict[str, Any], folder: Path, dataset: Dataset, source: Source, bench: Bench | None,
+    teacher: dict[str, str | None],
+) -> list[Callback]:  # fmt: skip
+    """Trajectories, EMA, progress, guards and checkpoints; with a bench the previews and evaluation in the loop."""
+    callbacks: list[Callback] = [
+        *build_trajectories(cfg),
+        EMA(cfg.ema.kind, cfg.ema.decay, cfg.ema.sigma_rel),
+        Speed(cfg.batch_size),
+        RichProgressBar() if sys.stdout.isatty() else PlainProgress(cfg.name),
+        ConfigInCheckpoint(settings, teacher, dataset.manifest),
+        Guard(folder, cfg.guard.patience, cfg.guard.spike),
+        Preemption(folder),
+        Watchdog(folder, cfg.guard.hang_timeout),
+    ]
+    if any(settings["faults"][key] is not None for key in FAULTS):
+        callbacks.append(Faults(folder / LAST.parent, cfg.seed, settings["faults"]))
+    if cfg.self_check and cfg.jvp != "finite_difference":
+        callbacks.append(SelfCheck())
+    if cfg.snapshots.every:
+        kept = cfg.snapshots
+        callbacks.append(EMASnapshots(folder / FOLDER, kept.every, list(kept.sigma_rels), kept.dtype))
+    evaluate = None
+    if bench is not None:
+        e, names = cfg.evaluation, segment_names(cfg)
+        evaluator = build_evaluator(cfg, bench, dataset)
+        evaluate = Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, bench.map_errors, names)
+        callbacks += [
+            Previews(e.preview_every, e.nfe, evaluator, bench.painter, folder / "previews", names, source.flow_map),
+            evaluate,
+            *build_expected(cfg, settings, evaluate),
+        ]
+    return [*callbacks, Checkpoints(folder / LAST.parent, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate)]

@@ -1,0 +1,136 @@
+"""`decm train dry_run=true`: what a run would take, from its settings alone. Nothing is made, read or trained."""
+
+from dataclasses import dataclass
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from decm.experiment.build import build_network, build_trajectories
+from decm.flow.derivative import FORWARD_BACKWARD
+from decm.flow.derivative import forward_equivalents as dual_equivalents
+from decm.objectives.base import Segment
+from decm.training.callbacks.method.ema_snapshots import DTYPES
+from decm.training.callbacks.method.trajectories import Trajectory
+from decm.training.module import no_teacher
+
+FLOAT, ROWS, STEPS = 4, 512, 50  # bytes; rows and steps (spread over the run) that costs are counted on
+H100 = 989e12 * 0.4  # floating-point operations a second: the dense bfloat16 peak, of which 40% is assumed
+NETWORK_TEACHERS = ("auto", "checkpoint", "weights")
+GB = 1e9
+
+
+@dataclass
+class CountingField:
+    """A velocity of zeros that counts the rows that would go through a network: the guided ones twice."""
+
+    scale: float
+    low: float
+    high: float
+    rows: int = 0
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        guided = (t >= self.low) & (t <= self.high) if self.scale != 1 else torch.zeros(0)
+        self.rows += len(t) + int(guided.sum())
+        return torch.zeros_like(x)
+
+
+@dataclass
+class UnknownField(CountingField):
+    """The field of a run without a teacher, known on the anchor's own path alone."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return no_teacher(x, t, y)
+
+
+def needs_no_teacher(trajectory: Trajectory) -> None:
+    """Raise ValueError for a segment that asks for a velocity which only a teacher knows."""
+    t = (torch.arange(ROWS) + 0.5) / ROWS
+    costs(trajectory, t, 0, True, UnknownField(1, 0, 1), (1, 1))
+
+
+def costs(
+    trajectory: Trajectory, t: Tensor, step: int, known: bool, field: CountingField, once: tuple[int, int]
+) -> tuple[int, int]:
+    """Forwards of (teacher, student) for a segment at anchor times t [ROWS], the velocity at the anchor left out.
+
+    `known` says that the velocity is, everywhere on the path; `once` is the student's cost of a row without and with
+    tangents.
+    """
+    x, y = torch.zeros(ROWS, 1, 1, 1), torch.zeros(ROWS, dtype=torch.int64)
+    start, end = trajectory.ends(t, torch.arange(ROWS), step, 0)
+    v = torch.zeros_like(x) if known or torch.equal(start, t) else None
+    looked = CountingField(1, 0, 1)
+
+    def student(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+        return looked(x, t, y)
+
+    segment = Segment(x, start, end, y, trajectory.ramp(step), v, student, student)
+    before = field.rows
+    rows = trajectory.objective.ask(segment, field)
+    trajectory.objective.aim(segment, x, None if rows.tangents is None else x, field)
+    return field.rows - before, ROWS * once[rows.tangents is not None] + looked.rows
+
+
+def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
+    """Forwards of student and teacher in a whole run, in expectation over its times; results.json counts them."""
+    g, share = cfg.teacher.guidance, float(cfg.teacher.kind in NETWORK_TEACHERS)
+    field = CountingField(g.scale, g.low, g.high)
+    t = (torch.arange(ROWS) + 0.5) / ROWS
+    t = instantiate(cfg.times)(t) if cfg.times else t
+    field(t, t, t)
+    total = cfg.max_steps * cfg.batch_size * field.rows * share / ROWS
+    again = cfg.trainer.activation_checkpointing
+    once = (FORWARD_BACKWARD + again, dual_equivalents(cfg.jvp, student) + again)
+    for trajectory in build_trajectories(cfg):
+        at = [cfg.max_steps * k // STEPS for k in range(STEPS)]
+        counted = [costs(trajectory, t, step, cfg.teacher.kind == "none", field, once) for step in at]
+        per_row = sum(share * teacher + own for teacher, own in counted) / STEPS / ROWS
+        rows = -(-cfg.max_steps // trajectory.every) * max(1, round(cfg.batch_size * trajectory.fraction))
+        total += rows * per_row
+    return total
+
+
+def describe(cfg: DictConfig) -> list[str]:
+    """Lines about parameters, memory, disk, steps and cost of a run."""
+    with torch.device("meta"):
+        student = build_network(cfg.network, 0)
+        teacher = build_network(cfg.network, 0, two_times=False) if cfg.teacher.kind in NETWORK_TEACHERS else None
+    count = sum(p.numel() for p in student.parameters())
+    frozen = sum(p.numel() for p in teacher.parameters()) if teacher is not None else 0
+    profiles = len(cfg.snapshots.sigma_rels) if cfg.snapshots.every else 0
+    per_device = {
+        "student": count, "gradients": count, "optimizer (two moments)": 2 * count, "EMA": count,
+        "EMA profiles": profiles * count, "teacher": frozen,
+    }  # fmt: skip
+    checkpoint = FLOAT * count * (4 + profiles)  # student, EMA, two moments, profiles; not the teacher
+    files = cfg.max_steps // cfg.snapshots.every * profiles if profiles else 0
+    snapshots = files * count * DTYPES[cfg.snapshots.dtype].itemsize
+    C, H, W = student.shape  # type: ignore[misc]
+    cost = forward_equivalents(cfg, student)
+    lines = [
+        f"{cfg.name}: dry run, nothing is made or trained.",
+        f"  parameters     {count:,} (student), {frozen:,} (teacher)",
+        f"  memory         {sum(per_device.values()) * FLOAT / GB:.3g} GB a device in float32, without activations: "
+        + ", ".join(f"{name} {size * FLOAT / GB:.3g}" for name, size in per_device.items() if size),
+        f"  checkpoint     {checkpoint / GB:.3g} GB ({cfg.trainer.keep} are kept, the best besides, and one more "
+        "while it is written)",
+        f"  EMA snapshots  {files} files, {snapshots / GB:.3g} GB in all",
+        f"  steps          {cfg.max_steps:,} of {cfg.batch_size:,} samples, {cfg.max_steps * cfg.batch_size:,} in all "
+        f"(states {C}x{H}x{W}, {cfg.accumulate} micro-batches a step)",
+        f"  cost           {cost:.4g} forward-equivalents, {cost / cfg.max_steps / cfg.batch_size:.3g} a sample",
+    ]
+    patch = getattr(student, "patch_size", None)
+    if patch:
+        operations = 2 * count * (H // patch) * (W // patch) * cost
+        days = operations / H100 / 86400
+        lines.append(
+            f"  time           at most {operations:.3g} floating-point operations; {days:.3g} days of one H100 or "
+            f"{days / 8:.3g} of eight, an estimate that assumes 40% of the dense bfloat16 peak, not a measurement"
+        )
+    if cfg.teacher.kind == "auto":
+        lines.append(
+            f"  teacher        trained first if there is none: experiment={cfg.teacher.experiment}, not counted"
+        )
+    return lines

@@ -1,0 +1,124 @@
+"""What a run needs is built, and what it cannot do is refused, before its folder is made or a teacher trained."""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from decm.data.loader import Dataset, micro_batch_size
+from decm.experiment.bench import Bench
+from decm.experiment.build import build_bench, build_dataset, build_network, build_trajectories
+from decm.experiment.callbacks import build_callbacks, machine
+from decm.experiment.checks import check_num_samples, check_settings
+from decm.experiment.dry_run import needs_no_teacher
+from decm.experiment.teachers import Source, guided_field, initialize, obtain, teacher_config
+from decm.experiment.warm_start import check_warm_start
+from decm.generator.networks import PARTS, check_targets
+from decm.networks.regions import prepare_regions
+from decm.runs.first_process import is_first
+from decm.settings.composition import plain
+from decm.training.loggers import wandb_mode
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data set and bench of a run, and the source of its velocity where no teacher has to be trained first."""
+
+    dataset: Dataset
+    bench: Bench
+    source: Source | None
+
+
+def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
+    """Build what comes before the training. Raises ValueError for what cannot be; `folder` is the run's, if it has one.
+
+    Of the run folder itself nothing is written.
+    """
+    if is_first():
+        check_writable(Path(cfg.runs))
+    check_logger(cfg)
+    check_targets(plain(cfg), "What these settings train could not be read again: it", list(PARTS))
+    check_parts(cfg)
+    dataset = build_dataset(cfg)
+    if cfg.teacher.kind == "auto":
+        check_teacher(teacher_config(cfg), dataset)
+    if is_first():  # the others cannot tell which folder goes on
+        check_warm_start(cfg, folder)
+    source = None if cfg.teacher.kind == "auto" else obtain(cfg, dataset, _no_training)
+    if cfg.distill:
+        student = build_network(cfg.network, cfg.seed)
+        prepare_regions(student, cfg.trainer.compile, cfg.trainer.activation_checkpointing)
+        if source is None:
+            guided_field(cfg, student)
+        elif cfg.warm_start is None:
+            initialize(student, source, cfg)
+        build_callbacks(cfg, plain(cfg), Path(cfg.runs), dataset, source or Source(None), None, {})
+    bench = build_bench(cfg, dataset)
+    check_num_samples(cfg.evaluation, bench.judge)
+    return Prepared(dataset, bench, source)
+
+
+def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
+    """Raise ValueError for a teacher that cannot be trained, for its settings or for those of its own teacher."""
+    check_settings(cfg)
+    check_parts(cfg)
+    if cfg.teacher.kind == "auto":
+        check_teacher(teacher_config(cfg), dataset)
+    else:
+        obtain(cfg, dataset, _no_training)
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Raise ValueError for an optimizer, schedule, objective or machine that cannot be, without building a network."""
+    instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    instantiate(cfg.schedule)(0)
+    if cfg.times:
+        instantiate(cfg.times)(torch.full((1,), 0.5))
+    trainer = Trainer(
+        **machine(cfg), max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=cfg.runs,
+    )  # fmt: skip
+    parts = trainer.num_devices * trainer.num_nodes * cfg.accumulate
+    micro_batch_size(cfg.batch_size, parts // cfg.accumulate, cfg.accumulate)
+    trajectories = build_trajectories(cfg)
+    if cfg.max_steps > 1 and all(trajectory.every > 1 for trajectory in trajectories):
+        raise ValueError("No segment was planned for this step: `objective` has no entry that acts at every step.")
+    for trajectory in trajectories:
+        if cfg.trainer.strategy == "fsdp":
+            trajectory.check_sharded(cfg.batch_size, parts)
+        if cfg.teacher.kind == "none":
+            needs_no_teacher(trajectory)
+
+
+def check_logger(cfg: DictConfig) -> None:
+    """Raise ValueError for a logger of an unknown kind or mode, or one whose package is missing."""
+    kind, mode = cfg.logger.kind, cfg.logger.mode or os.environ.get("WANDB_MODE")
+    if kind not in ("wandb", "csv"):
+        raise ValueError(f"logger.kind={kind!r} is unknown; expected wandb or csv.")
+    if kind == "wandb" and mode:
+        wandb_mode(mode)
+    if kind == "wandb" and mode != "disabled" and "wandb" not in sys.modules and find_spec("wandb") is None:
+        raise ValueError("logger=wandb needs the package wandb, which is not installed. Install it, or set logger=csv.")
+
+
+def check_writable(root: Path) -> None:
+    """Raise ValueError unless folders can be made below `root`, which need not exist yet."""
+    there = root
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
+
+
+def _no_training(cfg: DictConfig, folder: Path) -> Any:
+    raise AssertionError("only teacher=auto trains one")

@@ -1,0 +1,85 @@
+"""results.json: the scores of a student, and of its teacher, at each NFE."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from decm import __version__
+from decm.evaluation.devices import rank_and_world
+from decm.evaluation.evaluator import Evaluator
+from decm.experiment.bench import Bench
+from decm.experiment.build import segment_names
+from decm.flow.flow_map import FlowMap
+from decm.report.table import PER_NFE
+
+
+def score_models(
+    cfg: DictConfig, evaluator: Evaluator, bench: Bench, student: FlowMap | None, teacher: FlowMap | None
+) -> dict[str, Any] | None:
+    """Student, teacher and floor, and the errors of the maps where they are known; None on processes but the first.
+
+    The scores beside the metric are the student's, or the teacher's where there is no student.
+    """
+    e, names, is_first = cfg.evaluation, segment_names(cfg), rank_and_world()[0] == 0
+
+    def scores_of(flow_map: FlowMap | None, who: str, trained_on: list[str]) -> dict[str, dict[str, float]]:
+        def say(what: str) -> None:
+            if is_first:
+                print(f"evaluating {who}, {what}", flush=True)
+
+        scores = evaluator(flow_map, e.nfe, e.num_samples, trained_on, say) if flow_map is not None else None
+        return {str(nfe): score for nfe, score in (scores or {}).items()}
+
+    students = scores_of(student, "student", names)
+    teachers = scores_of(teacher, "teacher", [])
+    errors = bench.map_errors(student, evaluator.device) if bench.map_errors and student else None
+    if not is_first:
+        return None
+    results: dict[str, Any] = {
+        "experiment": cfg.name,
+        "seed": cfg.seed,
+        "metric": bench.judge.metric,
+        "reference": bench.judge.reference,
+        "num_samples": e.num_samples,
+        "evaluation_seed": e.seed,
+        "floor": bench.judge.floor(e.num_samples),
+        "samplers": {str(nfe): evaluator.sampler(nfe, names if student else []) for nfe in e.nfe},
+        "teacher": {nfe: score["value"] for nfe, score in teachers.items()},
+        "student": {nfe: score["value"] for nfe, score in students.items()},
+    }
+    scored = students or teachers
+    for key in PER_NFE:
+        if all(key in score for score in scored.values()):
+            results[key] = {nfe: score[key] for nfe, score in scored.items()}
+    if errors is not None:
+        results["map_error"] = errors
+    results["code_version"] = code_version()
+    return results
+
+
+def figures(results: dict[str, Any]) -> dict[str, float]:
+    """The figures of results by the names that they are logged under."""
+    named = {f"fd/{nfe}": value for nfe, value in results["student"].items()}
+    named |= {f"teacher_fd/{nfe}": value for nfe, value in results["teacher"].items()}
+    named |= {f"{key}/{nfe}": value for key in PER_NFE for nfe, value in results.get(key, {}).items()}
+    return named | {f"map_error/{name}": value for name, value in results.get("map_error", {}).items()}
+
+
+def costs(results: dict[str, Any]) -> dict[str, float]:
+    """What a run took, by the names that it is logged under."""
+    seconds = {f"seconds/{name}": value for name, value in results["seconds"].items()}
+    return {**seconds, "forward_equivalents": results["forward_equivalents"]}
+
+
+def code_version() -> str:
+    """The package's version, and the commit where there is a checkout."""
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+        return f"{__version__}+{git.stdout.strip()}"
+    except (OSError, subprocess.SubprocessError):
+        return __version__

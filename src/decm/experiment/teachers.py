@@ -1,0 +1,177 @@
+"""Where the velocity comes from: a teacher trained on demand, a checkpoint, an exact flow, or the data alone."""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig
+from torch import nn
+
+from decm.data.loader import Dataset
+from decm.data.toy import MixturePoints
+from decm.experiment.build import build_network
+from decm.flow.flow_map import FlowMap
+from decm.flow.velocity import GuidedVelocity
+from decm.generator.checkpoints import EMA, read_checkpoint, weights_of
+from decm.generator.networks import load_strictly
+from decm.networks.dit import LightningDiT
+from decm.networks.weights import load_weights
+from decm.runs.first_process import tell, told
+from decm.runs.folders import RESULTS, new_folder, read_config, run_folders, write_config
+from decm.runs.locks import locked
+from decm.settings.composition import compose, from_plain, note_contents, plain, teacher_hash
+from decm.settings.limits import check_name
+from decm.training.module import Teacher
+
+END_EMBEDDING = ("s_embedder.",)  # what a student has and its teacher does not
+Fit = Callable[[DictConfig, Path], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A teacher, the flow map to sample it with, the weights that the student starts from, and how it came about."""
+
+    teacher: Teacher | None
+    flow_map: FlowMap | None = None
+    weights: dict[str, Any] | None = None
+    path: str | None = None
+    reused: bool = False
+    seconds: float = 0.0
+
+    def with_network(self, network: nn.Module | None) -> "Source":
+        """The same source, whose teacher's network is this one."""
+        return replace(self, teacher=replace(self.teacher, network=network)) if self.teacher else self
+
+
+def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:
+    """The source of velocity that `teacher.kind` names; `fit(cfg, folder)` trains one where there is none yet."""
+    kind = cfg.teacher.kind
+    if kind == "none":
+        return Source(None)
+    if kind == "exact":
+        if not isinstance(dataset, MixturePoints):
+            raise ValueError(f"teacher=exact needs a 2-D mixture; the flow of {dataset.manifest.name!r} is not known.")
+        flow = dataset.exact_flow()
+        return Source(Teacher(flow.velocity), FlowMap(flow))
+    if kind == "checkpoint":
+        if not cfg.teacher.path:
+            raise ValueError("teacher=checkpoint needs teacher.path=<a run folder or a checkpoint>.")
+        return _from_checkpoint(cfg, str(cfg.teacher.path), reused=True, seconds=0.0)
+    if kind == "weights":
+        return _from_weights(cfg)
+    if kind == "auto":
+        began = time.perf_counter()
+        folder, reused = _trained(cfg, fit)
+        return _from_checkpoint(cfg, str(folder), reused, time.perf_counter() - began)
+    raise ValueError(f"teacher.kind={kind!r} is unknown; expected auto, checkpoint, weights, exact or none.")
+
+
+def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -> Source:
+    checkpoint = read_checkpoint(path)
+    stored = from_plain(checkpoint["decm_config"])
+    network: nn.Module = build_network(stored.network, 0)
+    weights = weights_of(checkpoint, EMA)
+    load_strictly(network, weights, f"Teacher {path}")
+    expected = build_network(cfg.network, 0)
+    if (network.shape, network.num_classes) != (expected.shape, expected.num_classes):
+        raise ValueError(
+            f"Teacher {path} is for states {network.shape} and {network.num_classes} classes; this run has "
+            f"{expected.shape} and {expected.num_classes}. Choose a teacher of the same data."
+        )
+    return _guided(cfg, network, weights, path, reused, seconds)
+
+
+def _from_weights(cfg: DictConfig) -> Source:
+    """A released file of LightningDiT's or FACM's names, read strictly into this run's network without an end time."""
+    if not cfg.teacher.path:
+        raise ValueError("teacher=weights needs teacher.path=<a .pt or .safetensors file of a released network>.")
+    network = build_network(cfg.network, 0, two_times=False)
+    if not isinstance(network, LightningDiT):
+        raise ValueError("teacher=weights reads weights of a LightningDiT; choose network=lightningdit_...")
+    print(f"Teacher: {load_weights(network, str(cfg.teacher.path))}", flush=True)
+    return _guided(cfg, network, network.state_dict(), str(cfg.teacher.path), reused=True, seconds=0.0)
+
+
+def guided_field(cfg: DictConfig, network: nn.Module) -> GuidedVelocity:
+    """The velocity of a network, guided as `teacher.guidance` says. Raises ValueError for a guidance that cannot be."""
+    g = cfg.teacher.guidance
+    return GuidedVelocity(network, int(network.num_classes), g.scale, g.eta_rms, g.low, g.high)  # type: ignore[arg-type]
+
+
+def _guided(
+    cfg: DictConfig, network: nn.Module, weights: dict[str, Any], path: str, reused: bool, seconds: float
+) -> Source:
+    """The source whose velocity is a network's, guided as `teacher.guidance` says."""
+    network.eval().requires_grad_(False)
+    field = guided_field(cfg, network)
+
+    def guided(x: Any, t: Any, s: Any, y: Any) -> Any:
+        return field(x, t, y)
+
+    return Source(Teacher(field, network), FlowMap(guided), weights, path, reused, seconds)
+
+
+def initialize(student: nn.Module, source: Source, cfg: DictConfig) -> None:
+    """Start the student from the teacher's weights, so that F(x, t, s) = v(x, t), where `teacher.init_student`."""
+    if source.weights is None or not cfg.teacher.init_student:
+        return
+    weights = {k: v for k, v in source.weights.items() if not k.startswith(END_EMBEDDING)}
+    load_strictly(student, weights, f"Teacher {source.path} (teacher.init_student=true)", new=END_EMBEDDING)
+
+
+def teacher_config(cfg: DictConfig) -> DictConfig:
+    """The configuration of the teacher's own run: `teacher.experiment` with this run's data, network and machine."""
+    if not cfg.teacher.experiment:
+        raise ValueError("teacher=auto needs teacher.experiment, the experiment that trains the teacher.")
+    try:
+        teacher = compose("train", [f"experiment={cfg.teacher.experiment}"])
+    except MissingConfigException as error:
+        raise ValueError(
+            f"teacher.experiment={cfg.teacher.experiment} is not an experiment; expected the name of a file below "
+            "conf/experiment, e.g. teacher_digits."
+        ) from error
+    check_name(teacher.name)
+    for key in ("data", "network", "trainer", "logger", "runs", "debug"):
+        teacher[key] = cfg[key]
+    teacher.network.two_times = False
+    note_contents(teacher)
+    return teacher
+
+
+def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
+    """The folder of a finished teacher of the right hash, trained now (or its training continued) if there is none."""
+    wanted = teacher_config(cfg)
+    settings = plain(wanted)
+    key, root = teacher_hash(settings), Path(cfg.runs)
+    launched = told("DECM_TEACHER_FOLDER", root)
+    if launched is not None:  # the main process holds the lock and waits for this one in the fit
+        if not (launched / RESULTS).is_file():
+            fit(wanted, launched)
+        return launched, False
+    with _locked(root / settings["name"] / f".lock-{key}"):
+        matching = [f for f in run_folders(root, settings["name"]) if teacher_hash(read_config(f) or settings) == key]
+        for folder in matching:
+            if (folder / RESULTS).is_file():
+                tell("DECM_TEACHER_FOLDER", folder, root)
+                return folder, True
+        folder = matching[0] if matching else new_folder(root, settings["name"])
+        with locked(folder):
+            write_config(folder, settings)
+            tell("DECM_TEACHER_FOLDER", folder, root)
+            print(f"Training the teacher first: {settings['name']} in {folder}", flush=True)
+            fit(wanted, folder)
+        return folder, False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file lock, so that of several runs only one trains the teacher and the others wait for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""The public API: a trained generator, its files, decoding, its card, and its export."""

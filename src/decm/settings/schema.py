@@ -1,0 +1,177 @@
+"""Types of every setting, so that a wrong type or an unknown key fails at composition. Defaults live in conf/ alone."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from decm.settings.schema_checkpoints import Consolidate, Export, Sample
+from decm.settings.schema_imagenet import SCHEDULES, Evaluate, Snapshots
+from decm.settings.schema_latents import DATA, Images, Latents
+from decm.settings.schema_machine import Expected, Faults, Guard, Logger, Trainer
+from decm.settings.schema_objectives import OBJECTIVES, SEGMENTS, Target
+from decm.settings.schema_paths import PathText
+from decm.settings.schema_reference import ImageStatistics, Reference
+from decm.settings.schema_verbs import Clean, Doctor, Report, Runs
+
+
+@dataclass
+class Dit(Target):
+    input_size: int = MISSING
+    patch_size: int = MISSING
+    in_channels: int = MISSING
+    hidden_size: int = MISSING
+    depth: int = MISSING
+    num_heads: int = MISSING
+    mlp_ratio: float = MISSING
+    num_classes: int = MISSING
+    qk_norm: bool = MISSING
+    two_times: bool = MISSING
+    end_embedding: str = MISSING
+    time_scale: float = MISSING
+
+
+@dataclass
+class Perceptron(Target):
+    in_channels: int = MISSING
+    hidden_size: int = MISSING
+    depth: int = MISSING
+    num_classes: int = MISSING
+    two_times: bool = MISSING
+    end_embedding: str = MISSING
+    time_scale: float = MISSING
+
+
+@dataclass
+class Digits(Target):
+    heldout: int = MISSING
+    split_seed: int = MISSING
+
+
+@dataclass
+class Folder(Target):
+    path: PathText = MISSING
+
+
+@dataclass
+class Mixture(Target):
+    layout: str = MISSING
+    components: int = MISSING
+    size: float = MISSING
+    sigma: float = MISSING
+
+
+@dataclass
+class Guidance:
+    scale: float = MISSING
+    eta_rms: float | None = MISSING
+    low: float = MISSING
+    high: float = MISSING
+
+
+@dataclass
+class Teacher:
+    kind: str = MISSING
+    experiment: str | None = None
+    path: PathText | None = None
+    init_student: bool = MISSING
+    guidance: Guidance = field(default_factory=Guidance)
+
+
+@dataclass
+class Optimizer(Target):
+    _partial_: bool = MISSING
+    lr: float = MISSING
+    betas: list[float] = MISSING
+    weight_decay: float = MISSING
+
+
+@dataclass
+class Ema:
+    kind: str = MISSING
+    decay: float = MISSING
+    sigma_rel: float = MISSING
+
+
+@dataclass
+class ExactPoints(Target):
+    num_map_points: int = MISSING
+    map_seed: int = MISSING
+
+
+@dataclass
+class Evaluation:
+    bench: Any = MISSING
+    nfe: list[int] = MISSING
+    num_samples: int = MISSING
+    seed: int = MISSING
+    batch_size: int = MISSING
+    samplers: dict[int, str] | None = None
+    every: int = MISSING
+    every_num_samples: int = MISSING
+    preview_every: int = MISSING
+
+
+@dataclass
+class Train:
+    name: str = MISSING
+    seed: int = MISSING
+    distill: bool = MISSING
+    max_steps: int = MISSING
+    budget: float | None = None
+    batch_size: int = MISSING
+    accumulate: int = MISSING
+    label_drop: float = MISSING
+    times: Any = None
+    jvp: str = MISSING
+    fused: bool = MISSING
+    self_check: bool = MISSING
+    data: Any = MISSING
+    network: Any = MISSING
+    segment: Any = MISSING
+    objective: Any = MISSING
+    teacher: Teacher = field(default_factory=Teacher)
+    warm_start: PathText | None = None
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Any = MISSING
+    ema: Ema = field(default_factory=Ema)
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Logger = field(default_factory=Logger)
+    guard: Guard = field(default_factory=Guard)
+    faults: Faults = field(default_factory=Faults)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    expected: Expected = field(default_factory=Expected)
+    runs: PathText = MISSING
+    report: bool = MISSING
+    resume: PathText | None = None
+    dry_run: bool = MISSING
+    debug: bool = MISSING
+
+
+VERBS: dict[str, type] = {
+    "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
+    "consolidate": Consolidate, "export": Export, "data": Images, "report": Report, "runs": Runs, "doctor": Doctor,
+    "clean": Clean,
+}  # fmt: skip
+GROUPS: dict[str, dict[str, type]] = {
+    "network": {"dit": Dit, "mlp": Perceptron},
+    "data": {"digits": Digits, "folder": Folder, "mixture": Mixture, **DATA},
+    "objective": OBJECTIVES,
+    "segment": SEGMENTS,
+    "schedule": SCHEDULES,
+    "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
+}
+
+
+@cache
+def register() -> None:
+    """Put the schemas into Hydra's store; the YAML files of conf/ name them."""
+    store = ConfigStore.instance()
+    for verb, schema in VERBS.items():
+        store.store(name=f"{verb}_schema", node=schema)
+    for group, schemas in GROUPS.items():
+        for name, schema in schemas.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)

@@ -1,0 +1,171 @@
+"""A sweep (`decm train -m`): its folder, how a second start finds it again, and its table at the end."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+
+from decm.checkpoints.durable import write_text
+from decm.cli.main import fail, run_task
+from decm.report.command import escape_interpolation, quote
+from decm.runs.exits import JobError
+from decm.runs.folders import RESULTS
+from decm.runs.locks import lock, unlock
+from decm.settings.limits import check_name
+from decm.settings.words import inherited
+from decm.sweeps.table import HOW, SWEEP, planned_jobs, read_jobs, write_report
+
+NOT_OURS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
+OPEN: dict[str, DictConfig] = {}  # the sweep that this process does
+
+
+class Sweep(Callback):
+    """Opens the folder of a sweep, and writes sweep.md when its last job is done.
+
+    Of what a callback raises Hydra makes a warning, but for SystemExit, which `run_task` makes of a mistake.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if not config.dry_run:
+            run_task(begin, config)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if not config.dry_run:
+            failed = run_task(end, config)
+            if failed is not None:
+                fail(failed.message, failed.code)
+
+
+def begin(config: DictConfig) -> None:
+    """Find or make the sweep's folder, take it for this process, and write down which sweep it is."""
+    check_launch(config)
+    check_name(config.name)
+    wanted: dict[str, Any] = {"overrides": identity(config.hydra.overrides.task), "jobs": count_jobs(config)}
+    wanted["inherited"] = inherited(config.hydra)
+    earlier = to_continue(config, wanted)
+    if earlier is not None:
+        _fix(config, earlier)
+    folder = Path(config.hydra.sweep.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock(folder)
+    known = read_sweep(folder)
+    if known is not None and "n_trials" in config.hydra.sweeper and known["overrides"] != wanted["overrides"]:
+        raise ValueError(
+            f"{folder} is a study with other settings: found {' '.join(known['overrides'])}, expected "
+            f"{' '.join(wanted['overrides'])}. Its trials do not compare; set hydra.sweep.dir=<another folder>."
+        )
+    write_text(folder / SWEEP, yaml.safe_dump(wanted, sort_keys=False))
+    OPEN["config"] = config
+    done = count_finished(folder)
+    print(f"Sweep of {wanted['jobs']} jobs{f', {done} of them done,' if done else ''} in {folder}", flush=True)
+
+
+def end(config: DictConfig, error: JobError | None = None) -> JobError | None:
+    """Write and show the table; as what the sweep fails where jobs have failed since it began, or it with `error`."""
+    OPEN.clear()
+    folder = Path(config.hydra.sweep.dir)
+    print(f"\n{write_report(folder)}", flush=True)
+    jobs = [job for job in read_jobs(folder) if job.failure and job.failure["when"] >= _began(folder)]
+    unlock(folder)
+    if not jobs:
+        return error
+    said = "; ".join(f"job {job.number}: {job.failure['message']}" for job in jobs if job.failure)
+    if error is not None and error.message not in said:
+        said = f"{error.message}; {said}"
+    code = error.code if error is not None else jobs[0].failure["code"]  # type: ignore[index]
+    return JobError(f"{len(jobs)} of {planned_jobs(folder)} jobs failed. {said}", code)
+
+
+def close(error: JobError) -> JobError:
+    """End the sweep that is open, if there is one, whose sweeper has raised `error`; as what it fails."""
+    return (end(OPEN["config"], error) or error) if OPEN else error
+
+
+def _began(folder: Path) -> float:
+    """When this process has opened the sweep."""
+    return (folder / SWEEP).stat().st_mtime
+
+
+def check_launch(config: DictConfig) -> None:
+    """Raise ValueError where several processes would each run the sweep, or SLURM would not know how many it starts."""
+    if "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        raise ValueError(
+            "A sweep (-m) is started by one process, and torchrun or srun has started several. Start it without them; "
+            "each job makes its own processes (trainer=ddp or fsdp), under SLURM with launcher=slurm."
+        )
+    if str(config.hydra.launcher._target_).startswith(NOT_OURS):
+        raise ValueError(
+            f"hydra/launcher: found {config.hydra.launcher._target_}, whose jobs are not all saved when the sweep is "
+            "stopped; choose launcher=joblib, slurm or slurm_local."
+        )
+    devices = config.trainer.devices
+    if str(config.hydra.launcher._target_).endswith("SlurmLauncher") and not str(devices).isdecimal():
+        raise ValueError(
+            f"launcher=slurm asks for trainer.devices GPUs and tasks on each of trainer.num_nodes nodes; found "
+            f"trainer.devices={devices}, expected a number, e.g. trainer.devices=8."
+        )
+
+
+def identity(overrides: Iterable[str]) -> list[str]:
+    """The overrides that make a sweep the same as another, in their order, which the jobs' numbers follow."""
+    return [word for word in overrides if word.split("=", 1)[0] not in HOW]
+
+
+def count_jobs(config: DictConfig) -> int:
+    """How many jobs a sweep has: of a grid the product of its values, of a study the total of its trials."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    sweeper = config.hydra.sweeper
+    if "n_trials" in sweeper:
+        return int(sweeper.n_trials)
+    words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + list(config.hydra.overrides.task)
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    return len(BasicSweeper.split_arguments(parser.parse_overrides(words), None)[0])
+
+
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """{overrides, jobs} of a sweep's folder, or None if it is none."""
+    path = folder / SWEEP
+    return yaml.safe_load(path.read_text()) if path.is_file() else None
+
+
+def count_finished(folder: Path) -> int:
+    """The jobs that have results."""
+    return len(list(folder.glob(f"*/{RESULTS}")))
+
+
+def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:
+    """The sweep that `resume` means: the newest unfinished one with the same overrides, a folder by name, or none.
+
+    A `hydra.sweep.dir` on the command line is the folder, whatever `resume` says.
+    """
+    if config.resume is None or any(word.startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra):
+        return None
+    if config.resume != "auto":
+        folder = Path(config.resume)
+        known = read_sweep(folder)
+        if known is None or known["overrides"] != wanted["overrides"]:
+            found = f"one of {' '.join(known['overrides'])}" if known else f"without {SWEEP}"
+            raise ValueError(
+                f"resume={folder} is {found}; expected the folder of a sweep of {' '.join(wanted['overrides'])}."
+            )
+        return folder
+    beside = Path(config.hydra.sweep.dir).parent
+    for folder in sorted(beside.iterdir() if beside.is_dir() else [], key=lambda path: path.name, reverse=True):
+        known = read_sweep(folder)
+        if known and known["overrides"] == wanted["overrides"] and count_finished(folder) < wanted["jobs"]:
+            return folder
+    return None
+
+
+def _fix(config: DictConfig, folder: Path) -> None:
+    """Make `folder` the sweep's, for the sweeper and for each job, whose configuration is composed anew."""
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = escape_interpolation(str(folder))
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote(escape_interpolation(str(folder)))}")

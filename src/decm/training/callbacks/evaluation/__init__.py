@@ -1,0 +1,1 @@
+"""Previews and scores during a run."""

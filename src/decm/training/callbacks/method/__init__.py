@@ -1,0 +1,1 @@
+"""The method: trajectories and averages."""

@@ -1,0 +1,1 @@
+"""What keeps a run right: the guard, the watchdog, preemption, checkpoints, drills."""

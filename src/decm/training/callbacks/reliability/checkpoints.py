@@ -1,0 +1,64 @@
+"""Checkpoints of a run: every k steps, at its end and where it is told to stop; the newest and the best are kept."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from decm.checkpoints.durable import saving
+from decm.checkpoints.folder import name_of, prune, settle
+from decm.training.callbacks.evaluation.previews import Evaluate
+
+
+class Checkpoints(Checkpoint):
+    """Writes `folder/step_<n>.ckpt` every `every` optimizer steps, keeps the `keep` newest and the best by `evaluate`.
+
+    Saves too where `trainer.should_stop` is set, at the last step, and where the evaluation in the loop finds the best
+    value so far. Lightning calls it after all other callbacks, so that what it saves is the state after the step. All
+    ranks take part, the first one keeps order in the folder. Raises ValueError for bad settings.
+    """
+
+    def __init__(self, folder: Path, every: int, keep: int = 2, evaluate: Evaluate | None = None) -> None:
+        if every < 1 or keep < 1:
+            raise ValueError(f"checkpoints: every={every}, keep={keep}; expected both 1 or more.")
+        self.folder, self.every, self.keep, self.evaluate = folder, every, keep, evaluate
+        self.best: dict[str, Any] | None = None  # {step, value}, on the first rank
+        self._seen = 0  # the last optimizer step that was looked at
+        self._stop = False  # asked for within an optimizer step
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = trainer.global_step
+        if trainer.is_global_zero and self.folder.is_dir():
+            with saving(self.folder / name_of(trainer.global_step), 0):
+                settle(self.folder, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._seen:  # a micro-batch within an optimizer step, at whose end it may stop
+            self._stop, trainer.should_stop = self._stop or trainer.should_stop, False
+            return
+        self._seen = step
+        trainer.should_stop = trainer.should_stop or self._stop
+        is_best = self._is_best(trainer)
+        if is_best or step % self.every == 0 or trainer.should_stop or step == trainer.max_steps:
+            trainer.save_checkpoint(self.folder / name_of(step))
+            if trainer.is_global_zero:
+                prune(self.folder, self.keep, self.best["step"] if self.best else None)
+
+    def _is_best(self, trainer: Trainer) -> bool:
+        """Whether this step was evaluated, and better than all before: the same on all ranks."""
+        if self.evaluate is None or self.evaluate.acted_at != trainer.global_step:
+            return False
+        value, found = self.evaluate.value, False
+        if trainer.is_global_zero and value is not None and value < (self.best["value"] if self.best else float("inf")):
+            self.best, found = {"step": trainer.global_step, "value": value}, True
+        return trainer.strategy.broadcast(found)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]

@@ -1,0 +1,87 @@
+"""Pre-emption: a signal to any rank, or a stop file, ends the run after its step, on all ranks, with a checkpoint."""
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from decm.training.callbacks.reliability.guard import say
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)  # USR2: submitit's, before a job's time is up
+STOP = "STOP"  # a file of this name in the run folder
+
+
+class PreemptedError(RuntimeError):
+    """The run was asked to stop and has saved; it is to be started again. `requeue` asks whoever sent the signal to."""
+
+    exit_code = 75  # sysexits.h's EX_TEMPFAIL
+
+    def __init__(self, step: int, asked: str | None, requeue: Callable[[], None]) -> None:
+        super().__init__(f"stopped at step {step}, asked by {asked or 'another rank'}; continue with resume=auto")
+        self.requeue = requeue
+
+
+class Preemption(Callback):
+    """Sets `trainer.should_stop` at the end of the step in which all ranks learn that one of them was asked to stop.
+
+    Ranks learn it from the reduction of the losses. A second Ctrl-C interrupts at once. Outside of the main thread
+    there is the stop file alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.stop_file = folder / STOP
+        self.asked: str | None = None  # by what, on this rank
+        self.stopped = False
+        self._step = 0
+        self._before: dict[int, Any] = {}
+        self._earlier: dict[int, Any] = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.asked == "SIGINT":
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number).name
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is not threading.main_thread():  # Python lets the main thread alone catch them
+            say(trainer, f"Not in the main thread: no signal stops this run, but the file {self.stop_file} does.")
+            return
+        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._earlier = dict(self._before)
+
+    def error(self, step: int) -> PreemptedError:
+        """What the stopped run raises. A launcher that catches the user signals (submitit) is then told of this one."""
+        number = getattr(signal, self.asked or "", None)
+        handler = self._earlier.get(number) if number in (signal.SIGUSR1, signal.SIGUSR2) else None
+        return PreemptedError(step, self.asked, (lambda: handler(number, None)) if callable(handler) else lambda: None)
+
+    def restore(self) -> None:
+        """Give the signals back to who had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._step = trainer.global_step
+        if trainer.is_global_zero and self.stop_file.exists():
+            self.asked = self.asked or f"the file {self.stop_file}"
+        pl_module.asks_to_stop = self.asked is not None  # type: ignore[assignment]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        whole = trainer.global_step > self._step  # not a micro-batch within an optimizer step
+        if pl_module.agreed_to_stop and whole:
+            self.stopped = trainer.should_stop = True
+            say(trainer, f"Stopping after step {trainer.global_step}, asked by {self.asked or 'another rank'}.")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self.stopped:
+            self.stop_file.unlink(missing_ok=True)
+        self.restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.restore()

@@ -1,0 +1,145 @@
+"""Which run `resume` continues: with another evaluation, for longer, beside methods that it does not use."""
+
+import shutil
+
+import pytest
+import yaml
+
+from commands import TINY, decm, only, results, train
+from decm.experiment.resume import check_same_training, run_to_continue
+from decm.runs.folders import read_config, write_config
+from decm.settings.composition import compose, note_contents, plain
+from decm.sweeps.job import earlier
+from resuming import assert_same_run, checkpoint
+from settings.test_bad_input import assert_one_sentence
+
+
+def composed(*overrides):
+    cfg = compose("train", [*TINY, *overrides])
+    note_contents(cfg)
+    return cfg
+
+
+def begun(root, *overrides):
+    """The folder of an unfinished run of these settings, of which nothing else is there."""
+    folder = root / "smoke" / "2020-01-01_00-00-00"
+    folder.mkdir(parents=True)
+    write_config(folder, plain(composed(*overrides)))
+    return folder
+
+
+@pytest.fixture
+def stopped(finished, runs):
+    """A copy of the finished run, as it was before its results."""
+    return shutil.copytree(
+        finished.folder, runs / "smoke" / "2020", symlinks=True, ignore=shutil.ignore_patterns("results.json")
+    )
+
+
+def test_a_run_goes_on_with_another_evaluation_and_its_results_are_of_that(runs, stopped):
+    answer = train(runs, "resume=auto", "evaluation.num_samples=50", "evaluation.nfe=[1]", "evaluation.preview_every=2")
+    assert answer.code == 0, answer.said
+    assert f"Continuing {stopped} at step 6 of 6" in answer.out
+    (line,) = [line for line in answer.out.splitlines() if "goes on with other settings" in line]
+    assert "evaluation.num_samples is 50, was 60" in line
+    found = results(only(runs / "smoke"))
+    assert (found["num_samples"], list(found["student"])) == (50, ["1"])
+    assert read_config(stopped)["evaluation"]["num_samples"] == 50
+
+
+def test_a_job_of_a_sweep_is_the_same_with_the_same_evaluation_only(finished):
+    """Its figures are compared with the other jobs'."""
+    assert earlier(finished.folder, plain(composed())) == results(finished.folder)["student"]["1"]
+    with pytest.raises(ValueError, match=r"evaluation\.num_samples is 50, was 60"):
+        earlier(finished.folder, plain(composed("evaluation.num_samples=50")))
+
+
+def test_resume_says_why_the_newest_unfinished_run_is_not_continued(tmp_path, capsys):
+    folder = begun(tmp_path)
+    assert run_to_continue(composed(f"runs={tmp_path}", "resume=auto")) == folder
+    assert capsys.readouterr().out == ""
+    assert run_to_continue(composed(f"runs={tmp_path}", "resume=auto", "seed=3", "max_steps=9")) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert str(folder) in line
+    assert "max_steps is 9, was 6; seed is 3, was 0" in line
+    assert "schedule.total" not in line  # which follows max_steps
+    assert run_to_continue(composed(f"runs={tmp_path}", "resume=auto", "name=other")) is None
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_is_trained_longer_is_the_run_of_all_its_steps(cached):
+    """Bitwise, with a schedule that does not depend on the end; its earlier results are kept aside."""
+    settings = ["schedule=constant", "objective=fm", "teacher=none", "evaluation.nfe=[1]"]
+    assert train(cached, *settings, "max_steps=6", "name=whole").code == 0
+    assert train(cached, *settings, "max_steps=4").code == 0
+    folder = only(cached / "smoke")
+    answer = train(cached, *settings, "max_steps=6", f"resume={folder}")
+    assert answer.code == 0, answer.said
+    assert "at step 4 of 6" in answer.out
+    assert checkpoint(folder)["global_step"] == 6
+    assert_same_run(folder, only(cached / "whole"))
+    assert (folder / "results_step4.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ([], ["max_steps=8"], ["schedule.total", "warmup_cosine", "warm_start="]),
+        (["schedule=constant"], ["max_steps=8"], ["noise_to_noisy.decay_steps", "warm_start="]),
+        (
+            ["objective=fm", "schedule.warmup=0", "schedule.total=6"],
+            ["max_steps=8"],
+            ["learning rate", "warmup_cosine", "warm_start="],
+        ),
+        (["objective=fm", "schedule.total=20"], ["max_steps=8"], None),
+        (["schedule=constant", "segment.noise_to_noisy.decay_steps=6"], ["max_steps=8"], None),
+        (["schedule=constant", "objective=fm"], ["max_steps=5"], ["max_steps is 5, was 6"]),
+        ([], ["max_steps=8", "seed=1"], ["max_steps is 8, was 6; seed is 1, was 0."]),
+    ],
+)
+def test_training_longer_is_allowed_where_nothing_follows_the_number_of_steps(tmp_path, before, now, said):
+    folder, cfg = begun(tmp_path, *before), composed(*before, *now)
+    if said is None:
+        check_same_training(cfg, folder)
+        return
+    with pytest.raises(ValueError, match="resume=") as refused:
+        check_same_training(cfg, folder)
+    assert [words for words in said if words not in str(refused.value)] == []
+
+
+def test_a_run_stores_the_segments_that_it_is_trained_on_alone(finished):
+    config = yaml.safe_load((finished.folder / "config.yaml").read_text())
+    assert "segment" not in config
+    assert set(config["objective"]) == {"consistency", "instantaneous", "noise_to_noisy"}
+
+
+def test_a_run_of_an_earlier_version_whose_file_has_all_segments_goes_on(tmp_path):
+    folder, cfg = begun(tmp_path), composed(f"runs={tmp_path}", "resume=auto")
+    write_config(folder, {**plain(composed()), "segment": {"consistency": {"weight": 1.0}, "of_old": {"weight": 2.0}}})
+    assert run_to_continue(cfg) == folder
+
+
+def test_a_new_methods_numbers_leave_every_run_able_to_go_on(runs, stopped, tmp_path):
+    """One unfinished, by resume=auto and by its folder, and a job of a sweep; a number that it uses does not."""
+    (tmp_path / "conf" / "segment").mkdir(parents=True)
+    own = "defaults:\n  - digits\n  - _self_\nnew_method:\n  weight: 3.0\nmean_flow:\n  weight: 7.0\n"
+    (tmp_path / "conf" / "segment" / "mine.yaml").write_text(own)
+    more = ["--config-dir", str(tmp_path / "conf"), "segment=mine"]
+    answer = train(runs, *more, "resume=auto")
+    assert answer.code == 0, answer.said
+    assert f"Continuing {stopped}" in answer.out
+    folder = only(runs / "smoke")
+    changed = plain(composed("+segment.new_method={weight: 3.0}", "segment.mean_flow.weight=7"))
+    assert earlier(folder, changed) == results(folder)["student"]["1"]
+    (folder / "results.json").unlink()
+    check_same_training(composed("segment.mean_flow.weight=7"), folder)
+    refused = train(runs, "segment.consistency.weight=7", f"resume={folder}")
+    assert_one_sentence(refused, "objective.consistency.weight is 7.0, was 1.0")
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_fewer_samples_than_the_judge_has_neighbors_are_refused_before_they_are_made(finished, num):
+    answer = decm("evaluate", f"checkpoint={finished.folder}", "nfe=[1]", f"num_samples={num}")
+    assert answer.code == 2
+    assert f"decm: num_samples={num}; expected 4" in answer.err
+    assert not (finished.folder / "samples_cache").exists()
