@@ -3,32 +3,40 @@
 import ast
 from collections.abc import Iterator
 
-PARTS = ("flow", "objectives", "networks", "data", "evaluation")
-TRAINING = {f"decm.{part}" for part in (*PARTS, "training")}
+GROUND = {"decm.checkpoints", "decm.runs", "decm.settings"}  # plain files and types
+PARTS = {"decm.flow", "decm.objectives", "decm.networks", "decm.data", "decm.evaluation"}
 TOOLS = {"torch", "torchvision", "numpy", "timm", "safetensors", "sklearn", "webdataset", "rich", "matplotlib", "PIL"}
 
-# What each part may import besides the standard library; None: anything that ONLY_IN does not confine.
+# What each room may import besides the standard library; None: anything that ONLY_IN does not confine.
 MAY_IMPORT: dict[str, set[str] | None] = {
+    "checkpoints": {"torch", "safetensors", "decm.checkpoints"},
+    "runs": {"yaml", "decm.checkpoints", "decm.runs", "decm.data.manifest"},
+    "settings": {
+        "hydra", "omegaconf", "yaml", "decm.checkpoints.first_process", "decm.runs", "decm.settings",
+    },
     "flow": {"torch", "decm.flow"},
     "objectives": {"torch", "decm.flow", "decm.objectives"},
     "networks": {"torch", "timm", "safetensors", "decm.flow", "decm.networks"},
-    "data": {"torch", "numpy", "sklearn", "webdataset", "safetensors", "decm.flow", "decm.data"},
+    "data": {
+        "torch", "numpy", "sklearn", "webdataset", "safetensors", "PIL", "decm.checkpoints", "decm.flow", "decm.data",
+    },
     "evaluation": {
-        "torch", "numpy", "torchmetrics", "torch_fidelity", "safetensors", "PIL", "matplotlib", "sklearn",
-        "decm.flow", "decm.evaluation",
+        "torch", "numpy", "torchmetrics", "torch_fidelity", "safetensors", "PIL", "matplotlib", "sklearn", "rich",
+        "decm.checkpoints", "decm.flow", "decm.evaluation",
     },
-    # The format of checkpoints is training's; what reads models back needs these three files of it, and nothing else;
-    # of the evaluation a model's card needs the names of metrics.
-    "pretrained": {
-        "torch", "safetensors", "huggingface_hub", "decm.flow", "decm.networks", "decm.data", "decm.pretrained",
-        "decm.checkpoints.files", "decm.checkpoints.folder", "decm.checkpoints.sealed",
-        "decm.evaluation.titles",
+    "training": PARTS | TOOLS | {"lightning", "wandb", "decm.checkpoints", "decm.training"},
+    "generator": PARTS | TOOLS | {"huggingface_hub", "onnx", "onnxruntime", "decm.checkpoints", "decm.generator"},
+    "report": PARTS | TOOLS | GROUND | {
+        "wandb", "wandb_workspaces", "jinja2", "decm.training.wandb_mode", "decm.generator", "decm.report",
     },
-    "training": TRAINING | TOOLS | {"lightning", "wandb"},
-    "generator/model.py": (TRAINING - {"decm.training"}) | TOOLS | {"decm.pretrained", "decm.generator.model"},
-    "report": TRAINING | TOOLS | {"wandb", "wandb_workspaces", "jinja2", "decm.generator.model", "decm.report"},
+    "experiment": PARTS | TOOLS | GROUND | {
+        "hydra", "omegaconf", "lightning", "decm.training", "decm.generator", "decm.report", "decm.experiment",
+    },
+    "sweeps": GROUND | {
+        "hydra", "hydra_plugins", "omegaconf", "yaml", "joblib", "submitit", "optuna", "numpy", "sklearn", "decm.training", "decm.sweeps",
+    },
     "cli": None,
-    "__init__.py": {"decm.generator.model"}, "__main__.py": {"decm.cli"},
+    "__init__.py": {"decm.generator"}, "__main__.py": {"decm.cli"},
 }  # fmt: skip
 ALSO_IN_FILE = {
     "flow/randomness.py": {"numpy"},
@@ -38,23 +46,24 @@ ALSO_IN_FILE = {
     "evaluation/features.py": {"timm"},  # DINOv2's architecture, for FDD
 }
 ONLY_IN = {
-    "hydra": ("cli/",),
-    "omegaconf": ("cli/",),
-    "lightning": ("training/", "data/datamodule.py", "cli/"),
-    "wandb": ("training/callbacks", "report/"),
+    "hydra": ("settings/", "experiment/", "sweeps/", "cli/"),
+    "omegaconf": ("settings/", "experiment/", "sweeps/", "cli/"),
+    "lightning": ("training/", "data/datamodule.py", "experiment/"),
+    "wandb": ("training/", "report/"),
     "torchmetrics": ("evaluation/",),
     "torch_fidelity": ("evaluation/",),
     "diffusers": ("networks/autoencoder.py",),
     "triton": ("networks/attention_triton.py",),
-    "huggingface_hub": ("pretrained/",),
-    "onnx": ("cli/",),
-    "onnxruntime": ("cli/",),
+    "huggingface_hub": ("generator/",),
+    "onnx": ("generator/",),
+    "onnxruntime": ("generator/",),
 }
 # Imported where they are used, never at a module's top; but these modules are themselves imported only where used.
 LAZY = {"wandb", "webdataset", "torch_fidelity", "diffusers", "triton", "huggingface_hub", "onnx", "onnxruntime"}
 WHOLLY_LAZY = {"networks/attention_triton.py", "networks/autoencoder.py"}
 
 LINES_OF_FILE, LINES_OF_FUNCTION, ARGUMENTS = 260, 50, 8
+FILES_OF_ROOM, LINES_OF_ROOM = 16, 2000
 EXCEPTIONS = {
     "networks/dit.py:LightningDiT.__init__ arguments": "twelve constants of the published architecture",
 }

@@ -8,8 +8,14 @@ from torch_fidelity.metric_prc import calculate_precision_recall_full, calculate
 from torchmetrics.image.inception import InceptionScore as TheirInceptionScore
 from torchmetrics.image.kid import poly_mmd
 
-from decm.evaluation.manifold import memorized_share, nearest_distance, precision_recall
-from decm.evaluation.scores import InceptionScore, Kept, kernel_distance
+from decm.evaluation.scores import (
+    InceptionScore,
+    Kept,
+    kernel_distance,
+    memorized_share,
+    nearest_distance,
+    precision_recall,
+)
 from helpers import random_states
 
 

@@ -7,8 +7,7 @@ import torch
 
 from decm.evaluation.extractors import RandomInceptionFeatures
 from decm.evaluation.frechet import fit, frechet_distance
-from decm.evaluation.manifold import precision_recall
-from decm.evaluation.scores import kernel_distance
+from decm.evaluation.scores import kernel_distance, precision_recall
 from decm.evaluation.statistics import Reference, build_reference
 from decm.evaluation.suite import MetricSuite, SuiteJudge
 from helpers import random_states

@@ -2,7 +2,7 @@
 
 import pytest
 
-from decm.runs import first_process as launch
+from decm.checkpoints import first_process as launch
 
 NAMES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_JOB_ID", "SLURM_NTASKS", "TORCHELASTIC_USE_AGENT_STORE", "WORD")
 

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from commands import RING, TINY, command, decm, environment, in_a_process, only, results, train
 from decm import Generator
-from decm.runs.state import all_runs
+from decm.runs.state import NOT_RUNS, all_runs
 from decm.settings.composition import compose
-from decm.settings.limits import NOT_RUNS, check_limits, check_name
+from decm.settings.limits import check_limits, check_name
 
 HUGE = 2**64
 FAST = ["max_steps=2", "evaluation.nfe=[1]"]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from commands import decm, only, results, train
 from decm.cli.main import VERBS
-from decm.report.command import escape_interpolation, quote
+from decm.settings.quoting import escape_interpolation, quote
 from decm.settings.words import OF_HYDRA, path_settings, quote_paths
 
 ODD = 'a=b#c[1] it\'s "so", {é} $x ~(y)\\'

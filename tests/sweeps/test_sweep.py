@@ -10,9 +10,10 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from commands import NO_TEACHER, ROOT, TINY, decm, only, results, train
-from decm.cli import sweep_job, sweep_submitit
 from decm.runs.exits import JobError
 from decm.settings.composition import compose
+from decm.sweeps import job as sweep_job
+from decm.sweeps import submitit_jobs as sweep_submitit
 from decm.sweeps.table import report
 
 GUIDANCE = [

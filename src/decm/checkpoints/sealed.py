@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from decm.checkpoints.checksums import digest
+from decm.checkpoints.first_process import is_first
 
 SCHEMA, VERSION, CHECKSUM = 1, "schema_version", "checksum"
 TENSOR = "<tensor>"  # the key of a dict that stands for a tensor in it
@@ -90,9 +91,8 @@ def check_seal(content: Any, path: Path) -> None:
 
 def tell(line: str) -> None:
     """Say something once, however many ranks there are."""
-    from lightning.pytorch.utilities import rank_zero_only  # takes seconds to import
-
-    rank_zero_only(print)(line, flush=True)
+    if is_first():
+        print(line, flush=True)
 
 
 def load_plain(path: Path) -> Any:

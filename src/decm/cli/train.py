@@ -1,43 +1,16 @@
-"""`decm train`: teacher, distillation, evaluation, pictures, table."""
-
-import time
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+"""`decm train`: one experiment, or one job of a sweep."""
 
 from omegaconf import DictConfig
-from torch import Tensor
 
-from decm.data.loader import Dataset
-from decm.evaluation.devices import pick_device, rank_and_world
-from decm.evaluation.evaluator import Evaluator
-from decm.evaluation.stored import forget, stored
-from decm.experiment.bench import Bench
+from decm.checkpoints.first_process import is_first
 from decm.experiment.budget import apply_budget
-from decm.experiment.build import build_dataset, build_evaluator, segment_names
 from decm.experiment.checks import check_settings
 from decm.experiment.dry_run import describe
-from decm.experiment.fit import fit, quiet
-from decm.experiment.prepare import Prepared, check_writable, prepare
 from decm.experiment.resume import run_to_continue
-from decm.experiment.scores import code_version, costs, figures, score_models
-from decm.experiment.teachers import Source, obtain
-from decm.flow.exact import MixtureFlow
-from decm.flow.flow_map import FlowMap
-from decm.report.pictures import samples_by_seed
-from decm.report.runs import try_page
-from decm.report.table import markdown, show
-from decm.runs.first_process import is_first
-from decm.runs.folders import metric, note_command, note_data, open_folder, read_config, work, write_results
-from decm.runs.locks import locked, unlock
+from decm.experiment.run import run_in
 from decm.settings.composition import note_contents, plain
-from decm.settings.contents import by_content
-from decm.settings.words import job_command
 from decm.sweeps.job import apart, earlier, job_folder, note, wants_processes
 from decm.training.callbacks.reliability.preemption import PreemptedError
-from decm.training.loggers import finish, log_table, summarize
-
-PICTURE_SAMPLES = 100
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -62,154 +35,3 @@ def task(cfg: DictConfig) -> float | None:
     except PreemptedError as stop:
         stop.requeue()
         raise
-
-
-def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> float | None:
-    """`run` in the folder `chosen`, or in a new one, which this process locks; made once all is known to be right."""
-    quiet()
-    goes_on = chosen if chosen is not None and chosen.is_dir() else None
-    if goes_on is not None:
-        check_writable(goes_on)
-    with locked(goes_on) if goes_on is not None else nullcontext():
-        prepared = prepare(cfg, chosen)
-        folder = open_folder(plain(cfg), chosen)
-        if is_first():
-            print(f"{cfg.name} in {folder}", flush=True)
-            note_command(folder, job_command())
-        try:
-            return run(cfg, folder, prepared, group)
-        finally:
-            unlock(folder)
-
-
-def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = None) -> float | None:
-    """Train in `folder`, evaluate, and write results.json, table.md and the pictures; None on processes but the first.
-
-    Each process generates its share of the samples, the first one scores and writes.
-    """
-    dataset, bench = prepared.dataset, prepared.bench
-    if is_first():
-        note_data(folder, dataset.manifest.facts())
-    source = prepared.source or obtain(cfg, dataset, fit_teacher)
-    if not cfg.distill:
-        return score_teacher(cfg, folder, dataset, bench, source)
-    fitted = fit(cfg, folder, dataset, source, bench, group)
-    try:
-        began = time.perf_counter()
-        evaluator = final_evaluator(cfg, folder, dataset, bench, fitted.device)
-        fitted.module.to(evaluator.device).eval()
-        results = score_models(cfg, evaluator, bench, fitted.module.ema_map, source.flow_map)
-        seconds = time.perf_counter() - began
-        pictures = draw(cfg, folder, evaluator, bench, fitted.module.ema_map, source.flow_map)
-        if results is None:
-            return None
-        results["seconds"] = {"teacher": source.seconds, "distill": fitted.seconds, "evaluate": seconds}
-        results["teacher_reused"] = source.reused
-        if fitted.expected:
-            results["expected"] = fitted.expected
-        results["forward_equivalents"] = fitted.module.forward_equivalents
-        summarize(fitted.loggers, {**figures(results), **costs(results)}, pictures)
-        if fitted.loggers[1:]:
-            log_table(
-                fitted.loggers, "samples_by_seed", *samples_by_seed(pictures["comparison"], evaluator.num_classes)
-            )
-        write_run(folder, results, cfg.report)
-        forget(evaluator)
-        return metric(results)
-    finally:
-        finish(fitted.loggers)
-
-
-def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, source: Source) -> float | None:
-    """`distill=false`: score the teacher alone, as guided by these settings; returns its metric at its most steps."""
-    assert source.teacher is not None  # by check_settings
-    began = time.perf_counter()
-    evaluator = final_evaluator(cfg, folder, dataset, bench, pick_device(cfg.trainer.accelerator))
-    if source.teacher.network is not None:
-        source.teacher.network.to(evaluator.device)
-    results = score_models(cfg, evaluator, bench, None, source.flow_map)
-    seconds = time.perf_counter() - began
-    draw(cfg, folder, evaluator, bench, None, source.flow_map)
-    if results is None:
-        return None
-    results["seconds"] = {"teacher": source.seconds, "evaluate": seconds}
-    results["teacher_reused"] = source.reused
-    write_run(folder, results, cfg.report)
-    forget(evaluator)
-    return metric(results)
-
-
-def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, device: str) -> Evaluator:
-    """The evaluator after the training; that of several processes keeps what each makes until the scores are written.
-
-    A run that is continued at its end comes to the same samples, so that they are known by settings and code alone.
-    """
-    evaluator = build_evaluator(cfg, bench, dataset, device)
-    if rank_and_world()[1] == 1:
-        return evaluator
-    settings = read_config(folder) or {}  # of the first process: all must come to the same name
-    return stored(evaluator, folder, {"settings": work(by_content(settings)), "code": code_version()})
-
-
-def fit_teacher(cfg: DictConfig, folder: Path) -> None:
-    """Train a teacher in `folder`, without an evaluation of its own: the student's table has the teacher's rows."""
-    dataset = build_dataset(cfg)
-    fitted = fit(cfg, folder, dataset, obtain(cfg, dataset, fit_teacher))
-    finish(fitted.loggers)
-    if fitted.is_main:
-        write_results(folder, {"experiment": cfg.name, "seed": cfg.seed, "seconds": {"distill": fitted.seconds}})
-
-
-def draw(
-    cfg: DictConfig, folder: Path, evaluator: Evaluator, bench: Bench, student: FlowMap | None, teacher: FlowMap | None
-) -> dict[str, Path]:
-    """Pictures: a grid for each NFE, and the same seeds side by side across NFE under the teacher's most steps.
-
-    All processes generate, the first one draws.
-    """
-    e, names, painter = cfg.evaluation, segment_names(cfg), bench.painter
-    pictures: dict[str, Path] = {}
-    rows: dict[str, Tensor] = {}
-    if teacher is not None:
-        most = max(e.nfe)
-        samples = evaluator.samples(teacher, most, painter.columns, ())
-        if samples is not None:
-            rows[f"teacher, {most}"] = samples
-    for nfe in e.nfe:
-        if student is None:
-            break
-        samples = evaluator.samples(student, nfe, max(PICTURE_SAMPLES, painter.columns), names)
-        if samples is not None:
-            pictures[f"samples_nfe{nfe}"] = folder / f"samples_nfe{nfe}.png"
-            painter.grid(samples, pictures[f"samples_nfe{nfe}"])
-            rows[f"{nfe} step{'s' if nfe > 1 else ''}"] = samples[: painter.columns]
-    if rows:
-        pictures["comparison"] = folder / "comparison.png"
-        painter.compare(rows, pictures["comparison"])
-    exact = bench.map_errors.exact if bench.map_errors is not None else None
-    if cfg.report and student is not None and isinstance(exact, MixtureFlow):
-        draw_movie(folder, evaluator, exact, student)
-    return pictures
-
-
-def draw_movie(folder: Path, evaluator: Evaluator, exact: MixtureFlow, student: FlowMap) -> None:
-    """flow.webp: the learned flow map beside the exact one. All processes call the student, the first one draws."""
-    from decm.report.movie import exact_tracks, learned_tracks, write_movie
-    from decm.report.page import MOVING
-
-    z, learned = learned_tracks(student, evaluator.shape, evaluator.seed, evaluator.device)
-    if rank_and_world()[0] == 0:
-        write_movie(learned, exact_tracks(exact, z), folder / MOVING)
-
-
-def write_run(folder: Path, results: dict[str, Any], report: bool) -> None:
-    """Write table and results, show the table, and draw the page.
-
-    The results mark the run as finished, so that they come when all that needs the model is written; the page needs
-    the folder alone and comes last: what it trips over loses nothing.
-    """
-    (folder / "table.md").write_text(markdown(results))
-    write_results(folder, results)
-    show(results, {"pictures": str(folder / "comparison.png"), "table": str(folder / "table.md"), "run": str(folder)})
-    if report:
-        try_page(folder)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from decm.evaluation.classifier import DigitClassifier, accuracy, guess_accuracy
 from decm.evaluation.frechet import FrechetDistance, fit
-from decm.evaluation.manifold import NEIGHBORS, memorized_share, precision_recall
 from decm.evaluation.points import sliced_wasserstein
+from decm.evaluation.scores import NEIGHBORS, memorized_share, precision_recall
 from decm.flow.randomness import generator
 
 RESAMPLES = 10  # a single bootstrap resample of 2,000 digits scores anything from 0.19 to 0.46

@@ -9,8 +9,7 @@ from torchmetrics import MeanMetric
 
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import FrechetDistance
-from decm.evaluation.manifold import NEIGHBORS, precision_recall
-from decm.evaluation.scores import InceptionScore, Kept, kernel_distance
+from decm.evaluation.scores import NEIGHBORS, InceptionScore, Kept, kernel_distance, precision_recall
 from decm.evaluation.statistics import KEYS, Reference
 from decm.flow.randomness import generator
 

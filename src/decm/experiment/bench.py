@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from decm.checkpoints.first_process import is_first
 from decm.data.arrays import ArrayDataset
 from decm.data.manifest import to_pixels
 from decm.data.toy import MixturePoints
@@ -14,7 +15,6 @@ from decm.evaluation.judge import ImageJudge, Judge, PointsJudge
 from decm.evaluation.pictures import ImagePainter, Painter, PointsPainter
 from decm.evaluation.points import MapErrors
 from decm.evaluation.titles import is_weak
-from decm.runs.first_process import is_first
 
 INSTEAD = (
     "Take evaluation=images with evaluation.bench.reference=null (the set's own statistics) and "

@@ -3,9 +3,9 @@
 import torch
 from omegaconf import DictConfig
 
+from decm.checkpoints.first_process import is_first
 from decm.experiment.build import build_network
 from decm.experiment.dry_run import forward_equivalents
-from decm.runs.first_process import is_first
 
 
 def apply_budget(cfg: DictConfig, say: bool = True) -> None:

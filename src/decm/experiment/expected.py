@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from decm.runs.first_process import is_first
+from decm.checkpoints.first_process import is_first
 from decm.runs.folders import other_settings, work
 from decm.settings.composition import compose, conf_dir, note_contents, plain
 from decm.training.callbacks.evaluation.expected import Curve, Expected

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from decm.checkpoints.files import stored_step
+from decm.checkpoints.first_process import is_first
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.experiment.bench import Bench
@@ -22,7 +23,6 @@ from decm.experiment.resume import resume_point, teacher_facts
 from decm.experiment.teachers import Source, initialize
 from decm.experiment.warm_start import warm_start
 from decm.networks.regions import prepare_regions
-from decm.runs.first_process import is_first
 from decm.runs.folders import LAST
 from decm.settings.composition import plain
 from decm.training.callbacks.evaluation.expected import Expected

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from decm.checkpoints.first_process import is_first
 from decm.data.loader import Dataset, micro_batch_size
 from decm.experiment.bench import Bench
 from decm.experiment.build import build_bench, build_dataset, build_network, build_trajectories
@@ -23,7 +24,6 @@ from decm.experiment.teachers import Source, guided_field, initialize, obtain, t
 from decm.experiment.warm_start import check_warm_start
 from decm.generator.networks import PARTS, check_targets
 from decm.networks.regions import prepare_regions
-from decm.runs.first_process import is_first
 from decm.settings.composition import plain
 from decm.training.loggers import wandb_mode
 

@@ -8,12 +8,12 @@ from omegaconf import DictConfig
 
 from decm.checkpoints.checksums import weights_digest
 from decm.checkpoints.files import facts
+from decm.checkpoints.first_process import is_first
 from decm.checkpoints.folder import newest_valid
 from decm.experiment.teachers import Source
-from decm.runs.first_process import is_first
+from decm.runs.contents import kept_contents
 from decm.runs.folders import CONFIG, other_settings, read_config, short, unfinished, unfinished_folders
 from decm.settings.composition import CONTENTS, plain
-from decm.settings.contents import kept_contents
 
 JUDGED = ("evaluation", "report", "logger")  # what a run may have otherwise from one start to the next
 

@@ -9,10 +9,10 @@ from omegaconf import DictConfig
 from decm import __version__
 from decm.evaluation.devices import rank_and_world
 from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.titles import PER_NFE
 from decm.experiment.bench import Bench
 from decm.experiment.build import segment_names
 from decm.flow.flow_map import FlowMap
-from decm.report.table import PER_NFE
 
 
 def score_models(

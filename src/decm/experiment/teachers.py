@@ -12,6 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from torch import nn
 
+from decm.checkpoints.first_process import tell, told
 from decm.data.loader import Dataset
 from decm.data.toy import MixturePoints
 from decm.experiment.build import build_network
@@ -21,11 +22,11 @@ from decm.generator.checkpoints import EMA, read_checkpoint, weights_of
 from decm.generator.networks import load_strictly
 from decm.networks.dit import LightningDiT
 from decm.networks.weights import load_weights
-from decm.runs.first_process import tell, told
-from decm.runs.folders import RESULTS, new_folder, read_config, run_folders, write_config
+from decm.runs.folders import RESULTS, new_folder, note_command, read_config, run_folders, write_config
 from decm.runs.locks import locked
 from decm.settings.composition import compose, from_plain, note_contents, plain, teacher_hash
 from decm.settings.limits import check_name
+from decm.settings.words import job_command
 from decm.training.module import Teacher
 
 END_EMBEDDING = ("s_embedder.",)  # what a student has and its teacher does not
@@ -162,6 +163,7 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
         folder = matching[0] if matching else new_folder(root, settings["name"])
         with locked(folder):
             write_config(folder, settings)
+            note_command(folder, job_command())  # of the run that it is trained for
             tell("DECM_TEACHER_FOLDER", folder, root)
             print(f"Training the teacher first: {settings['name']} in {folder}", flush=True)
             fit(wanted, folder)

@@ -5,11 +5,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from decm.checkpoints.first_process import is_first
 from decm.checkpoints.folder import candidates
 from decm.experiment.build import build_network
 from decm.generator.files import Stored, read_stored
 from decm.generator.networks import load_strictly
-from decm.runs.first_process import is_first
 from decm.runs.folders import LAST, differences
 
 

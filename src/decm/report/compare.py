@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from decm.evaluation.titles import PER_NFE
 from decm.report.charts import Chart, Line, color_of, dash_of, draw
 from decm.report.page import (
     BYTES,
@@ -16,7 +17,6 @@ from decm.report.page import (
     steps_title,
 )
 from decm.report.pictures import Embedded, embed, embed_file, layout_of, rows_of
-from decm.report.table import PER_NFE
 from decm.runs.run import Run, Series, differences
 
 HIGHER_IS_BETTER = ("is", "accuracy", "precision", "recall")  # of PER_NFE; of all else less is better

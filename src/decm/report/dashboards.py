@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from decm.report.table import PER_NFE
+from decm.evaluation.titles import PER_NFE
 
 NFES = (1, 2, 4, 50)
 SEGMENTS = ("instantaneous", "consistency", "noise_to_noisy", "mean_flow", "shortcut")

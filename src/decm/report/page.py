@@ -8,7 +8,6 @@ from typing import Any
 from decm import __version__
 from decm.evaluation.titles import TITLES
 from decm.report.charts import Chart, Line, color_of, dash_of, draw
-from decm.report.command import rebuilt_command
 from decm.report.pictures import Embedded, embed, embed_file, embed_moving, grid_of, layout_of, rows_of
 from decm.report.table import notes, table_rows
 from decm.runs.run import Run, Series
@@ -55,7 +54,7 @@ def page(run: Run) -> str:
         classes=classes, names=names_of_classes(run, classes), grids=grids(run, nfes, BYTES * 3 // 8),
         moving=moving, left_out=MOVING if moving is None and (run.folder / MOVING).is_file() else "",
         most=f"{MOVING_BYTES / 1e6:g} MB", changes=run.changes(), commands=run.commands(),
-        rebuilt=rebuilt_command(run), incidents=incidents[:SHOWN_INCIDENTS], num_incidents=len(incidents),
+        incidents=incidents[:SHOWN_INCIDENTS], num_incidents=len(incidents),
         rollbacks=run.rollbacks(),
     )  # fmt: skip
 

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from decm.evaluation.titles import TITLES, is_weak
+from decm.evaluation.titles import PER_NFE, TITLES, is_weak
 
 # Scores beside the metric itself, by NFE, and their digits.
-PER_NFE = {
-    "sfid": 3, "fdd": 3, "is": 2, "kid": 5, "accuracy": 3, "precision": 3, "recall": 3, "memorized": 3,
-}  # fmt: skip
 
 
 def _row(name: str, values: dict[str, float], nfes: list[str], digits: int = 3) -> list[str]:

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from decm.checkpoints.durable import write_text
-from decm.runs.first_process import tell, told
+from decm.checkpoints.first_process import tell, told
+from decm.runs.contents import both_by_content
 from decm.runs.locks import lock
 from decm.runs.run import COMMANDS, DATA
-from decm.settings.contents import both_by_content
 
 Settings = Callable[[dict[str, Any]], dict[str, Any]]
 CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")

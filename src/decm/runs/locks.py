@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from decm.runs.first_process import is_first
+from decm.checkpoints.first_process import is_first
 
 LOCK = ".lock"
 _held: dict[Path, IO[str]] = {}

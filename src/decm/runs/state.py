@@ -8,7 +8,8 @@ from typing import Any
 from decm.runs.folders import CONFIG, RESULTS, read_config, read_results
 from decm.runs.locks import in_use
 from decm.runs.run import DAMAGED, FINISHED, RUNNING, UNFINISHED, Run
-from decm.settings.limits import NOT_RUNS
+
+NOT_RUNS = ("cache", "checkpoints", "wandb")  # folders beside runs and in them, where no runs are looked for
 
 
 def all_runs(root: Path) -> list[Path]:

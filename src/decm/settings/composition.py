@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from decm.report.command import escape_interpolation
-from decm.settings.contents import CONTENTS, by_content, contents
+from decm.runs.contents import CONTENTS, by_content, contents
+from decm.settings.quoting import escape_interpolation
 
 
 def conf_dir() -> Path:

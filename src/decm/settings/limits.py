@@ -4,6 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from decm.runs.state import NOT_RUNS
+
 MOST_SEED = 2**63 - 1  # what torch, numpy and scikit-learn are seeded with
 MOST = 2**31 - 1  # of what is counted
 AT_LEAST_1 = (
@@ -16,7 +18,6 @@ AT_LEAST_0 = (
     "every", "every_num_samples", "preview_every", "rollbacks", "warmup", "total", "heldout", "keep", "num_classes",
     "threads",
 )  # fmt: skip
-NOT_RUNS = ("cache", "checkpoints", "wandb")  # folders beside runs and in them, where no runs are looked for
 
 
 def check_limits(cfg: DictConfig) -> None:

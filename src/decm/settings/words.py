@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from decm.report.command import escape_interpolation, quote
+from decm.settings.quoting import escape_interpolation, quote
 
 # Paths among Hydra's own settings, and whether it is a list of them. Hydra does not sweep over its own settings.
 OF_HYDRA = {"hydra.sweep.dir": False, "hydra.run.dir": False, "hydra.searchpath": True}

@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from decm.checkpoints.durable import write_text
 from decm.checkpoints.files import stored_step
+from decm.checkpoints.first_process import is_first
 from decm.runs.exits import FAILED, INTERRUPTED, PREEMPTED, JobError
-from decm.runs.first_process import is_first
 from decm.runs.folders import LAST, RESULTS, metric, other_settings, read_config, read_results, short, work
 from decm.settings.words import inherited
 from decm.sweeps.table import FAILURE, OVERRIDES, SWEEP, read_failure

@@ -10,12 +10,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from decm.checkpoints.durable import write_text
-from decm.cli.main import fail, run_task
-from decm.report.command import escape_interpolation, quote
 from decm.runs.exits import JobError
 from decm.runs.folders import RESULTS
 from decm.runs.locks import lock, unlock
 from decm.settings.limits import check_name
+from decm.settings.quoting import escape_interpolation, quote
+from decm.settings.task import fail, run_task
 from decm.settings.words import inherited
 from decm.sweeps.table import HOW, SWEEP, planned_jobs, read_jobs, write_report
 
