@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from decm.runs.contents import CONTENTS, by_content, contents
+from decm.settings.constructors import add_types
 from decm.settings.quoting import escape_interpolation
 
 
@@ -30,9 +31,12 @@ def compose(verb: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
     register()
     if GlobalHydra.instance().is_initialized():
-        return hydra.compose(verb, list(overrides))
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(verb, list(overrides))
+        cfg = hydra.compose(verb, list(overrides))
+    else:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = hydra.compose(verb, list(overrides))
+    add_types(cfg)
+    return cfg
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

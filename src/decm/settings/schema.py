@@ -8,59 +8,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from decm.settings.schema_checkpoints import Consolidate, Export, Sample
-from decm.settings.schema_imagenet import SCHEDULES, Evaluate, Snapshots
-from decm.settings.schema_latents import DATA, Images, Latents
+from decm.settings.schema_imagenet import Evaluate, Snapshots
+from decm.settings.schema_latents import Images, Latents
 from decm.settings.schema_machine import Expected, Faults, Guard, Logger, Trainer
-from decm.settings.schema_objectives import OBJECTIVES, SEGMENTS, Target
 from decm.settings.schema_paths import PathText
-from decm.settings.schema_reference import ImageStatistics, Reference
+from decm.settings.schema_reference import Reference
 from decm.settings.schema_verbs import Clean, Doctor, Report, Runs
-
-
-@dataclass
-class Dit(Target):
-    input_size: int = MISSING
-    patch_size: int = MISSING
-    in_channels: int = MISSING
-    hidden_size: int = MISSING
-    depth: int = MISSING
-    num_heads: int = MISSING
-    mlp_ratio: float = MISSING
-    num_classes: int = MISSING
-    qk_norm: bool = MISSING
-    two_times: bool = MISSING
-    end_embedding: str = MISSING
-    time_scale: float = MISSING
-
-
-@dataclass
-class Perceptron(Target):
-    in_channels: int = MISSING
-    hidden_size: int = MISSING
-    depth: int = MISSING
-    num_classes: int = MISSING
-    two_times: bool = MISSING
-    end_embedding: str = MISSING
-    time_scale: float = MISSING
-
-
-@dataclass
-class Digits(Target):
-    heldout: int = MISSING
-    split_seed: int = MISSING
-
-
-@dataclass
-class Folder(Target):
-    path: PathText = MISSING
-
-
-@dataclass
-class Mixture(Target):
-    layout: str = MISSING
-    components: int = MISSING
-    size: float = MISSING
-    sigma: float = MISSING
 
 
 @dataclass
@@ -81,7 +34,8 @@ class Teacher:
 
 
 @dataclass
-class Optimizer(Target):
+class Optimizer:
+    _target_: str = MISSING
     _partial_: bool = MISSING
     lr: float = MISSING
     betas: list[float] = MISSING
@@ -93,12 +47,6 @@ class Ema:
     kind: str = MISSING
     decay: float = MISSING
     sigma_rel: float = MISSING
-
-
-@dataclass
-class ExactPoints(Target):
-    num_map_points: int = MISSING
-    map_seed: int = MISSING
 
 
 @dataclass
@@ -156,14 +104,6 @@ VERBS: dict[str, type] = {
     "consolidate": Consolidate, "export": Export, "data": Images, "report": Report, "runs": Runs, "doctor": Doctor,
     "clean": Clean,
 }  # fmt: skip
-GROUPS: dict[str, dict[str, type]] = {
-    "network": {"dit": Dit, "mlp": Perceptron},
-    "data": {"digits": Digits, "folder": Folder, "mixture": Mixture, **DATA},
-    "objective": OBJECTIVES,
-    "segment": SEGMENTS,
-    "schedule": SCHEDULES,
-    "bench": {"exact_points": ExactPoints, "image_statistics": ImageStatistics},
-}
 
 
 @cache
@@ -172,6 +112,3 @@ def register() -> None:
     store = ConfigStore.instance()
     for verb, schema in VERBS.items():
         store.store(name=f"{verb}_schema", node=schema)
-    for group, schemas in GROUPS.items():
-        for name, schema in schemas.items():
-            store.store(group=f"schema/{group}", name=name, node=schema)

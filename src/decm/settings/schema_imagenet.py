@@ -1,4 +1,4 @@
-"""Types of the settings about ImageNet: learning rates, snapshots, and `decm evaluate`; see schema.py."""
+"""Types of the settings about ImageNet: snapshots, and `decm evaluate`; see schema.py."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,21 +6,6 @@ from typing import Any
 from omegaconf import MISSING
 
 from decm.settings.schema_paths import PathText
-
-
-@dataclass
-class Schedule:
-    _target_: str = MISSING
-    _partial_: bool = MISSING
-    warmup: int = MISSING
-
-
-@dataclass
-class UntilTotal(Schedule):
-    total: int = MISSING
-
-
-SCHEDULES: dict[str, type] = {"constant": Schedule, "cosine": UntilTotal}
 
 
 @dataclass

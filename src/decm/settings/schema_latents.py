@@ -1,4 +1,4 @@
-"""Types of the settings of `decm latents` and `decm data`, and of the data sets that they make."""
+"""Types of the settings of `decm latents` and `decm data`; see schema.py."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -50,28 +50,3 @@ class Images:
     seed: int = MISSING
     overwrite: bool = MISSING
     debug: bool = MISSING
-
-
-@dataclass
-class LatentSet:
-    _target_: str = MISSING
-    path: PathText = MISSING
-    flip: bool = MISSING
-    on_corrupt: str = MISSING
-
-
-@dataclass
-class SyntheticSet(LatentSet):
-    num: int = MISSING
-    shape: list[int] = MISSING
-    num_classes: int = MISSING
-
-
-@dataclass
-class StreamedSet:
-    _target_: str = MISSING
-    path: PathText = MISSING
-    flip: bool = MISSING
-
-
-DATA: dict[str, type] = {"latents": LatentSet, "latents_stream": StreamedSet, "latents_synth": SyntheticSet}

@@ -17,12 +17,6 @@ class Decoder:
 
 
 @dataclass
-class Dinov2:
-    reference: PathText | None = None
-    weights: PathText | None = None
-
-
-@dataclass
 class Reference:
     data: Any = None
     images: PathText | None = None
@@ -39,16 +33,3 @@ class Reference:
     device: str = MISSING
     overwrite: bool = MISSING
     debug: bool = MISSING
-
-
-@dataclass
-class ImageStatistics:
-    _target_: str = MISSING
-    autoencoder: Decoder = field(default_factory=Decoder)
-    reference: PathText | None = None
-    features: str = MISSING
-    weights: PathText | None = None
-    dinov2: Dinov2 = field(default_factory=Dinov2)
-    num_reference: int = MISSING
-    keep: int = MISSING
-    spatial: bool = MISSING

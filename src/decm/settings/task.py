@@ -21,9 +21,11 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
 
     Of several jobs it is an exception with these two, so that the other jobs are done.
     """
+    from decm.settings.constructors import add_types
     from decm.settings.limits import check_limits
 
     try:
+        add_types(cfg)
         check_limits(cfg)
         return task(cfg)
     except KeyboardInterrupt:

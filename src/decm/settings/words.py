@@ -10,6 +10,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from decm.settings.quoting import escape_interpolation, quote
 
+# Settings of constructors that are paths, by the last part of their name, below these nodes.
+PATH_NAMES = ("path", "reference", "weights")
+OF_CONSTRUCTORS = ("data.", "evaluation.bench.")
 # Paths among Hydra's own settings, and whether it is a list of them. Hydra does not sweep over its own settings.
 OF_HYDRA = {"hydra.sweep.dir": False, "hydra.run.dir": False, "hydra.searchpath": True}
 LABELS = "labels"  # of `decm sample`: labels and names of classes
@@ -29,20 +32,25 @@ SWEEP_FUNCTION = re.compile(r"(choice|glob|sort|shuffle|tag)\(.*\)", re.DOTALL)
 @cache
 def path_settings(verb: str) -> dict[str, bool]:
     """{setting: whether it is a list} of a verb's settings that are paths: those that the schema marks as PathText."""
-    from decm.settings.schema import GROUPS, VERBS
+    from decm.settings.schema import VERBS
 
-    return OF_HYDRA | _paths_of(VERBS[verb], GROUPS)
+    return OF_HYDRA | _paths_of(VERBS[verb])
 
 
-def _paths_of(schema: Any, groups: dict[str, dict[str, type]], prefix: str = "") -> dict[str, bool]:
+def is_path(verb: str, key: str) -> bool:
+    """Whether a setting is a path, or a list of paths."""
+    of_constructor = verb == "train" and key.startswith(OF_CONSTRUCTORS) and key.rpartition(".")[2] in PATH_NAMES
+    return key in path_settings(verb) or of_constructor
+
+
+def _paths_of(schema: Any, prefix: str = "") -> dict[str, bool]:
     found, hints = dict[str, bool](), get_type_hints(schema, include_extras=True)
     for name in (field.name for field in fields(schema)):
         hint, key = hints[name], f"{prefix}{name}"
         if "path" in _marks(hint):
             found[key] = get_origin(hint) is list or any(get_origin(part) is list for part in get_args(hint))
-        for part in groups.get(name, {}).values() if hint is Any else [hint]:
-            if is_dataclass(part):
-                found |= _paths_of(part, groups, f"{key}.")
+        if is_dataclass(hint):
+            found |= _paths_of(hint, f"{key}.")
     return found
 
 
@@ -66,11 +74,11 @@ def quote_paths(verb: str, words: list[str]) -> list[str]:
         if match is not None and key == LABELS:
             found.append(f"{match['key']}={quote_labels(match['text'])}")
             continue
-        if match is None or key not in paths:
+        if match is None or not is_path(verb, key):
             found.append(word)
             continue
         text = match["text"]
-        if paths[key] and text.startswith("[") and text.endswith("]"):
+        if paths.get(key) and text.startswith("[") and text.endswith("]"):
             text = f"[{_each(text[1:-1])}]"
         elif sweep and key not in OF_HYDRA:
             text = text if SWEEP_FUNCTION.fullmatch(text) else _each(text)
