@@ -64,7 +64,7 @@ docker-train: docker-build  ## make train in a container, into the same runs/ (I
 	  train experiment=$(EXP) $(if $(filter-out 0,$(RESUME)),resume=auto) $(ARGS)
 
 MULTIRUN := runs/decm_digits/multirun
-ROWS     := 'hydra.sweep.subdir=$${hydra.runtime.choices.objective}-$${seed}'  # as benchmarks/results.py reads them
+ROWS     := 'hydra.sweep.subdir=$${hydra.runtime.choices.method}-$${seed}'  # as benchmarks/results.py reads them
 TODAY    := $(shell date +%F)
 
 bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits.*, against the bars (10 minutes)
@@ -74,7 +74,7 @@ bars-digits: $(STAMP)  ## decm_digits on seeds 0, 1, 2, into docs/results/digits
 	  --bars 1.15,1.15,1.0,1.1 --accuracy 0.98
 
 ablation: $(STAMP)  ## the paper's rows on digits, seeds 0, 1, 2, two jobs at once, into docs/results/ablation.* (half an hour)
-	$(DECM) train -m experiment=decm_digits objective=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2 launcher=joblib \
+	$(DECM) train -m experiment=decm_digits method=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2 launcher=joblib \
 	  logger.group=ablation/$(TODAY) hydra.sweep.dir=$(MULTIRUN)/ablation $(ROWS) $(ARGS)
 	.venv/bin/python benchmarks/results.py $(MULTIRUN)/ablation --out docs/results/ablation --command "make ablation" \
 	  --ordering

@@ -123,7 +123,7 @@ class Comparison:
                 continue
             failed = {job.seed: why for job in jobs if (why := failure(job))}
             runs[name] = {job.seed: read_run(job.folder) for job in jobs if result(job) and job.seed not in failed}
-            more: dict[str, Any] = {"title": method.title or name, "objective": method.objective}
+            more: dict[str, Any] = {"title": method.title or name, "method": method.method}
             if jobs:
                 more["overrides"] = [*method.overrides, *method.candidates[tuning["chosen"]]]
             if failed or not jobs:

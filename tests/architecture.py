@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "hydra", "omegaconf", "lightning", "decm.training", "decm.generator", "decm.report", "decm.experiment",
     },
     "sweeps": GROUND | {
-        "hydra", "hydra_plugins", "omegaconf", "yaml", "joblib", "submitit", "optuna", "numpy", "sklearn", "decm.training", "decm.sweeps",
+        "hydra", "hydra_plugins", "omegaconf", "yaml", "joblib", "submitit", "optuna", "numpy", "sklearn",
+        "decm.training", "decm.sweeps",
     },
     "cli": None,
     "__init__.py": {"decm.generator"}, "__main__.py": {"decm.cli"},

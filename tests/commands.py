@@ -23,7 +23,7 @@ TINY = [
     "evaluation.nfe=[1,2]", "evaluation.every=0", "evaluation.preview_every=0", "report=false",
 ]  # fmt: skip
 RING = ["experiment=decm_2d", "network.hidden_size=16", "network.depth=1", "evaluation.bench.num_map_points=64"]
-NO_TEACHER = ["teacher=none", "objective=fm"]
+NO_TEACHER = ["teacher=none", "method=fm"]
 
 
 def forget_hydra():

@@ -7,7 +7,7 @@ from commands import decm
 CLASSES, SIDE = 10, 8
 SETTINGS = [
     "experiment=decm_imagenet", "logger=csv", "trainer=cpu", "trainer.precision=32-true", "trainer.compile=false",
-    "trainer.log_every=1", "trainer.checkpoint_every=2", "teacher=none", "objective=fm", "network.in_channels=4",
+    "trainer.log_every=1", "trainer.checkpoint_every=2", "teacher=none", "method=fm", "network.in_channels=4",
     f"network.input_size={SIDE}", "network.patch_size=2", "network.hidden_size=32", "network.depth=1",
     "network.num_heads=2", f"network.num_classes={CLASSES}", "batch_size=8", "accumulate=1", "max_steps=40",
     "snapshots.every=0", "evaluation.bench.autoencoder.kind=projection", "evaluation.bench.autoencoder.path=null",

@@ -13,7 +13,7 @@ from helpers import seeded
 CONFIG = {
     "name": "toy", "seed": 3, "max_steps": 40, "batch_size": 8, "optimizer": {"lr": 0.001, "betas": [0.9, 0.99]},
     "network": {"num_classes": 4}, "evaluation": {"nfe": [1, 2], "every_num_samples": 50, "seed": 1000},
-    "objective": {"consistency": {"weight": 1.0}}, "runs": "runs", "report": True, "debug": False,
+    "method": {"consistency": {"weight": 1.0}}, "runs": "runs", "report": True, "debug": False,
 }  # fmt: skip
 RESULTS = {
     "experiment": "toy", "seed": 3, "metric": "frechet_distance", "reference": "data", "num_samples": 100,

@@ -27,7 +27,7 @@ class Tuning:
 
 @dataclass
 class Method:
-    objective: str
+    method: str
     title: str = ""
     overrides: list[str] = field(default_factory=list)  # of every run of the method
     candidates: list[list[str]] = field(default_factory=lambda: [[]])  # of which one is chosen
@@ -108,7 +108,7 @@ def _job(plan: Plan, which: tuple[str, int, int], budget: float, folder: Path, m
     name, seed, candidate = which
     method = plan.methods[name]
     overrides = [
-        f"experiment={plan.experiment}", f"objective={method.objective}", *plan.overrides, *method.overrides,
+        f"experiment={plan.experiment}", f"method={method.method}", *plan.overrides, *method.overrides,
         *method.candidates[candidate], f"seed={seed}", f"budget={budget}", *more,
     ]  # fmt: skip
     try:
@@ -133,7 +133,7 @@ def _folder(root: Path, start: str, facts: dict[str, Any]) -> Path:
     tuned = set(facts["evaluation"]) == set(EVALUATIONS)
     for path in sorted(root.glob(f"{start}-*/config.yaml")):
         config = identity(yaml.safe_load(path.read_text()), tuned)
-        if config["objective"] == facts["objective"] and _agree(config, facts):
+        if config["method"] == facts["method"] and _agree(config, facts):
             return path.parent
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     return root / f"{start}-{key}"

@@ -55,8 +55,8 @@ class Work:
         torch.manual_seed(0)
         self.case, self.device = case, device
         cfg = compose("train", ["experiment=decm_imagenet", *NETWORKS[case.network], f"batch_size={case.batch}"])
-        wanted = [name for name in cfg.objective if case.what == "step" or name == "consistency"]
-        self.trajectories = [instantiate(cfg.objective[name]) for name in wanted]
+        wanted = [name for name in cfg.method if case.what == "step" or name == "consistency"]
+        self.trajectories = [instantiate(cfg.method[name]) for name in wanted]
         student, net = (self._network(cfg.network, two_times, like) for two_times in (True, False))
         teacher = Teacher(GuidedVelocity(net, cfg.network.num_classes, **cfg.teacher.guidance), net)
         recipe = Recipe(

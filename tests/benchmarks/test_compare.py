@@ -21,7 +21,7 @@ SMALL = [
 ]  # fmt: skip
 PLAN = {
     "experiment": "smoke", "budget": 6000, "out": "small", "seeds": [0], "evaluations": 2, "overrides": SMALL,
-    "methods": {"decm": {"objective": "decm", "candidates": [["optimizer.lr=1e-3"], ["optimizer.lr=1e30"]]}},
+    "methods": {"decm": {"method": "decm", "candidates": [["optimizer.lr=1e-3"], ["optimizer.lr=1e30"]]}},
 }  # fmt: skip
 
 
@@ -34,11 +34,11 @@ def written(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"methods": {**PLAN["methods"], "fm": {"objective": "fm"}}}, "as many candidates for each method"),
+        ({"methods": {**PLAN["methods"], "fm": {"method": "fm"}}}, "as many candidates for each method"),
         ({"tuning": {"seed": 0}}, "is one of the compared seeds"),
         ({"tuning": {"share_of_budget": 2.0}}, "share_of_budget=2.0"),
         ({"budgets": 3}, "budgets"),
-        ({"methods": {"decm": {"objective": "decm", "candidate": [[]]}}}, "candidate"),
+        ({"methods": {"decm": {"method": "decm", "candidate": [[]]}}}, "candidate"),
     ],
 )
 def test_a_plan_that_is_unfair_or_misspelt_is_refused(tmp_path, changes, said):
@@ -57,7 +57,7 @@ def test_every_job_of_the_plans_here_has_settings_that_compose(name, tmp_path):
 
 
 def test_a_mistake_in_a_candidate_is_named_before_anything_runs(tmp_path):
-    methods = {"decm": {"objective": "decm", "candidates": [["optimizer.rate=1"]]}}
+    methods = {"decm": {"method": "decm", "candidates": [["optimizer.rate=1"]]}}
     with pytest.raises(ValueError, match=r"decm, candidate 0.*rate"):
         tune_jobs(read_plan(written(tmp_path, methods=methods)), "decm", tmp_path, [])
 
@@ -72,16 +72,17 @@ def test_samplers_are_of_a_run_and_not_of_a_tuning():
     assert identity(usual, tuned=True) != identity(slower, tuned=True)
 
 
+@pytest.mark.slow
 def test_a_folder_from_before_a_setting_was_added_is_still_the_job_s(tmp_path):
-    """A setting that its configuration has otherwise, or another objective, makes it another job's."""
+    """A setting that its configuration has otherwise, or another method, makes it another job's."""
     plan = read_plan(written(tmp_path))
     job = tune_jobs(plan, "decm", tmp_path, [])[0]
     found = plain(settings(list(job.overrides)))
     older = {**found, "trainer": {k: v for k, v in found["trainer"].items() if k != "clip_norm"}}
-    segments = {k: v for k, v in found["objective"].items() if k != "noise_to_noisy"}
+    segments = {k: v for k, v in found["method"].items() if k != "noise_to_noisy"}
     for key, config, same in (
         ("older", older, True), ("other", {**older, "label_drop": 0.5}, False),
-        ("fewer", {**older, "objective": segments}, False),
+        ("fewer", {**older, "method": segments}, False),
     ):  # fmt: skip
         folder = tmp_path / key / f"decm-3-0-{key}"
         folder.mkdir(parents=True)
@@ -116,7 +117,7 @@ def finished_run(folder, seed, values, **more):
 
 
 def test_the_best_geometric_mean_is_chosen_and_never_a_failure(tmp_path):
-    methods = {"decm": {"objective": "decm", "candidates": [[f"optimizer.lr={k}"] for k in range(4)]}}
+    methods = {"decm": {"method": "decm", "candidates": [[f"optimizer.lr={k}"] for k in range(4)]}}
     plan = read_plan(written(tmp_path, methods=methods))
     jobs = [Job("decm", 3, (), tmp_path / str(k), k, 5) for k in range(4)]
     values = [{"1": 1.0, "2": 8.0}, {"1": 2.0, "2": 3.0}, {"1": float("nan"), "2": 0.1}]
@@ -238,9 +239,9 @@ def test_rows_of_a_sweep_are_named_by_its_objectives(runs, tmp_path):
 
     answer = decm(
         "train", "-m", "experiment=smoke", *SMALL, "max_steps=2", "evaluation.every=0", "evaluation.preview_every=0",
-        "logger=csv", "trainer.log_every=1", "objective=fm_cd,fm", "seed=0,1", f"runs={runs}",
+        "logger=csv", "trainer.log_every=1", "method=fm_cd,fm", "seed=0,1", f"runs={runs}",
         f"hydra.sweep.dir={tmp_path}/sweep",
-        "hydra.sweep.subdir=${hydra.runtime.choices.objective}-${seed}",
+        "hydra.sweep.subdir=${hydra.runtime.choices.method}-${seed}",
     )  # fmt: skip
     assert answer.code == 0, answer.said
     found = collect([tmp_path / "sweep"])

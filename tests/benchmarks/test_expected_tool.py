@@ -89,6 +89,7 @@ def test_a_run_that_does_not_belong_is_refused(runs, seed, overrides, said):
         tool.read_runs([runs])
 
 
+@pytest.mark.slow
 def test_runs_of_two_experiments_or_one_seed_or_another_metric_are_refused(runs, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="1 finished runs below"):
         tool.read_runs([runs / "a"])

@@ -216,6 +216,7 @@ def assert_told(said, folder, why):
     assert [path.name for path in folder.iterdir()] == [name_of(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_full_disk_costs_that_save_alone(small_disk, kind):
     (write_file if kind == "file" else write_folder)(content(), small_disk / name_of(3))
@@ -224,6 +225,7 @@ def test_a_full_disk_costs_that_save_alone(small_disk, kind):
     assert_told(said, small_disk, "the disk is full")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_limit_of_file_sizes_costs_that_save_alone(tmp_path, kind):
     (write_file if kind == "file" else write_folder)(content(), tmp_path / name_of(3))

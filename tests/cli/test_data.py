@@ -207,9 +207,10 @@ def contrast(generator):
     return bright - dark
 
 
+@pytest.mark.slow
 def test_a_student_of_digits_is_fine_tuned_on_them_from_end_to_end(mine, finished, tmp_path):
     """The digit classifier's bench takes 1x8x8 of 10 classes; the exported generator needs the set no more."""
-    settings = ["objective=fm", "max_steps=300", "optimizer.lr=1e-2", "trainer.checkpoint_every=300"]
+    settings = ["method=fm", "max_steps=300", "optimizer.lr=1e-2", "trainer.checkpoint_every=300"]
     run = fine_tune(mine, finished, tmp_path / "runs", *settings)
     assert set(results(run)["student"]) == {"1", "2"}
     assert decm("export", f"run={run}", f"out={tmp_path / 'model'}").code == 0
@@ -221,7 +222,7 @@ def test_a_student_of_digits_is_fine_tuned_on_them_from_end_to_end(mine, finishe
 
 @pytest.mark.slow
 def test_the_bench_of_images_takes_the_set_too(mine, finished, tmp_path):
-    run = fine_tune(mine, finished, tmp_path / "runs", "objective=mean_flow", "max_steps=2", *IMAGES)
+    run = fine_tune(mine, finished, tmp_path / "runs", "method=mean_flow", "max_steps=2", *IMAGES)
     assert set(results(run)["student"]) == {"1"}
     assert "RANDOM Inception" in results(run)["reference"]
 
@@ -229,7 +230,7 @@ def test_the_bench_of_images_takes_the_set_too(mine, finished, tmp_path):
 def test_a_network_of_other_classes_is_refused_with_what_to_do(mine, finished, tmp_path, pictures):
     out = tmp_path / "two"
     assert decm("data", f"images={pictures}", "size=8", "channels=1", f"out={out}").code == 0
-    settings = ["data=folder", f"data.path={out}", "teacher=none", "objective=fm", f"warm_start={finished.folder}"]
+    settings = ["data=folder", f"data.path={out}", "teacher=none", "method=fm", f"warm_start={finished.folder}"]
     refused(train(tmp_path / "runs", *settings), "2 classes", "the network expects")
     answer = train(tmp_path / "runs", *settings, "network.num_classes=2")
     refused(answer, "network.num_classes is 2, was 10")

@@ -98,6 +98,7 @@ def loaded(kind, file):
     return lambda z, y: torch.from_numpy(session.run(None, {"z": z.numpy(), "y": y.numpy()})[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["digits", "ring"])
 @pytest.mark.parametrize("kind", ["torch_export", "onnx"])
 def test_a_graph_gives_the_one_step_samples_for_any_number_of_rows(network, kind, finished, ring, tmp_path):

@@ -40,7 +40,7 @@ def test_the_command_is_written_down_each_time(finished, runs):
 
 
 def test_report_false_draws_none(cached):
-    assert train(cached, "teacher=none", "objective=fm").code == 0
+    assert train(cached, "teacher=none", "method=fm").code == 0
     assert not (only(cached / "smoke") / PAGE).exists()
 
 
@@ -74,6 +74,7 @@ def test_a_folder_that_another_has_locked_is_in_use(tmp_path):
     assert not in_use(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_drawn_loses_no_results(finished, runs):
     """What the page trips over: a record of an incident that is cut off."""
     folder = shutil.copytree(finished.folder, runs / "smoke" / finished.folder.name)
@@ -90,6 +91,7 @@ def test_a_page_that_cannot_be_drawn_loses_no_results(finished, runs):
     assert decm("report", f"path={folder}").code == 2
 
 
+@pytest.mark.slow
 def test_in_two_dimensions_the_page_has_the_moving_picture(tmp_path):
     answer = train(tmp_path, "report=true", settings=[*TINY, *RING])
     assert answer.code == 0, answer.said

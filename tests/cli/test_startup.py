@@ -25,7 +25,7 @@ def loaded(*arguments):
         (["--help"], 0, "decm train experiment=decm_digits"),
         (["train", "--help"], 0, "max_steps: 1000"),
         (["train", "--cfg", "job", "experiment=decm_2d"], 0, "components: 8"),
-        (["train", "objective=foo"], 2, "Could not find 'objective/foo'"),
+        (["train", "method=foo"], 2, "Could not find 'method/foo'"),
         (["train", "optimizer.lr=high"], 2, "full_key: optimizer.lr"),
         (["train", "foo=1"], 2, "Could not override 'foo'"),
         (["sample", "nfe=many"], 2, "full_key: nfe"),

@@ -168,7 +168,7 @@ def test_names_travel_from_the_folders_to_checkpoint_model_card_page_and_samples
         "data=folder",
         f"data.path={tmp_path / 'set'}",
         "teacher=none",
-        "objective=fm",
+        "method=fm",
         "max_steps=2",
         "report=true",
     ]

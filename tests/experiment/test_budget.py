@@ -9,24 +9,25 @@ BUDGET = 20_000
 
 @pytest.fixture(scope="module")
 def spent(finished, tmp_path_factory):
-    """{objective: (forward-equivalents, steps, batch size, what was said)} of runs with the same budget."""
+    """{method: (forward-equivalents, steps, batch size, what was said)} of runs with the same budget."""
     import shutil
 
     import yaml
 
     found = {}
-    for objective in ("decm", "fm"):
-        runs = tmp_path_factory.mktemp(objective)
+    for method in ("decm", "fm"):
+        runs = tmp_path_factory.mktemp(method)
         for part in ("cache", "teacher_smoke"):
             shutil.copytree(finished.runs / part, runs / part)
-        answer = train(runs, f"objective={objective}", f"budget={BUDGET}", "max_steps=3")
+        answer = train(runs, f"method={method}", f"budget={BUDGET}", "max_steps=3")
         assert answer.code == 0, answer.said
         folder = only(runs / "smoke")
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        found[objective] = results(folder)["forward_equivalents"], config, answer
+        found[method] = results(folder)["forward_equivalents"], config, answer
     return found
 
 
+@pytest.mark.slow
 def test_two_methods_of_the_same_budget_end_within_a_step_of_it(spent):
     for cost, config, answer in spent.values():
         steps = config["max_steps"]
@@ -38,7 +39,7 @@ def test_two_methods_of_the_same_budget_end_within_a_step_of_it(spent):
 def test_schedules_follow_the_steps_that_the_budget_allows(spent):
     for _, config, _ in spent.values():
         assert config["schedule"]["total"] == config["max_steps"] != 3
-    n2n = spent["decm"][1]["objective"]["noise_to_noisy"]
+    n2n = spent["decm"][1]["method"]["noise_to_noisy"]
     assert n2n["decay_steps"] == spent["decm"][1]["max_steps"]
 
 

@@ -69,7 +69,7 @@ def test_resume_says_why_the_newest_unfinished_run_is_not_continued(tmp_path, ca
 
 def test_a_run_that_is_trained_longer_is_the_run_of_all_its_steps(cached):
     """Bitwise, with a schedule that does not depend on the end; its earlier results are kept aside."""
-    settings = ["schedule=constant", "objective=fm", "teacher=none", "evaluation.nfe=[1]"]
+    settings = ["schedule=constant", "method=fm", "teacher=none", "evaluation.nfe=[1]"]
     assert train(cached, *settings, "max_steps=6", "name=whole").code == 0
     assert train(cached, *settings, "max_steps=4").code == 0
     folder = only(cached / "smoke")
@@ -87,13 +87,13 @@ def test_a_run_that_is_trained_longer_is_the_run_of_all_its_steps(cached):
         ([], ["max_steps=8"], ["schedule.total", "warmup_cosine", "warm_start="]),
         (["schedule=constant"], ["max_steps=8"], ["noise_to_noisy.decay_steps", "warm_start="]),
         (
-            ["objective=fm", "schedule.warmup=0", "schedule.total=6"],
+            ["method=fm", "schedule.warmup=0", "schedule.total=6"],
             ["max_steps=8"],
             ["learning rate", "warmup_cosine", "warm_start="],
         ),
-        (["objective=fm", "schedule.total=20"], ["max_steps=8"], None),
-        (["schedule=constant", "segment.noise_to_noisy.decay_steps=6"], ["max_steps=8"], None),
-        (["schedule=constant", "objective=fm"], ["max_steps=5"], ["max_steps is 5, was 6"]),
+        (["method=fm", "schedule.total=20"], ["max_steps=8"], None),
+        (["schedule=constant", "method.noise_to_noisy.decay_steps=6"], ["max_steps=8"], None),
+        (["schedule=constant", "method=fm"], ["max_steps=5"], ["max_steps is 5, was 6"]),
         ([], ["max_steps=8", "seed=1"], ["max_steps is 8, was 6; seed is 1, was 0."]),
     ],
 )
@@ -109,32 +109,30 @@ def test_training_longer_is_allowed_where_nothing_follows_the_number_of_steps(tm
 
 def test_a_run_stores_the_segments_that_it_is_trained_on_alone(finished):
     config = yaml.safe_load((finished.folder / "config.yaml").read_text())
-    assert "segment" not in config
-    assert set(config["objective"]) == {"consistency", "instantaneous", "noise_to_noisy"}
+    assert "segments" not in config
+    assert set(config["method"]) == {"consistency", "instantaneous", "noise_to_noisy"}
 
 
-def test_a_run_of_an_earlier_version_whose_file_has_all_segments_goes_on(tmp_path):
-    folder, cfg = begun(tmp_path), composed(f"runs={tmp_path}", "resume=auto")
-    write_config(folder, {**plain(composed()), "segment": {"consistency": {"weight": 1.0}, "of_old": {"weight": 2.0}}})
-    assert run_to_continue(cfg) == folder
+def test_shared_numbers_that_a_method_does_not_take_are_not_compared(tmp_path):
+    folder = begun(tmp_path, "method=fm")
+    check_same_training(composed("method=fm", "segments.noise_to_noisy.start=0.9"), folder)
+    with pytest.raises(ValueError, match=r"method\.instantaneous\.objective\.cosine is 0\.5, was 1\.0"):
+        check_same_training(composed("method=fm", "segments.instantaneous.cosine=0.5"), folder)
 
 
-def test_a_new_methods_numbers_leave_every_run_able_to_go_on(runs, stopped, tmp_path):
-    """One unfinished, by resume=auto and by its folder, and a job of a sweep; a number that it uses does not."""
-    (tmp_path / "conf" / "segment").mkdir(parents=True)
-    own = "defaults:\n  - digits\n  - _self_\nnew_method:\n  weight: 3.0\nmean_flow:\n  weight: 7.0\n"
-    (tmp_path / "conf" / "segment" / "mine.yaml").write_text(own)
-    more = ["--config-dir", str(tmp_path / "conf"), "segment=mine"]
-    answer = train(runs, *more, "resume=auto")
+def test_a_new_method_and_another_methods_numbers_leave_every_run_able_to_go_on(runs, stopped, tmp_path):
+    folder = tmp_path / "conf" / "method"
+    folder.mkdir(parents=True)
+    (folder / "new_method.yaml").write_text("method:\n  new:\n    weight: 3.0\n")
+    (folder / "mean_flow.yaml").write_text("method:\n  mean_flow:\n    weight: 7.0\n")
+    answer = train(runs, "--config-dir", str(tmp_path / "conf"), "resume=auto")
     assert answer.code == 0, answer.said
     assert f"Continuing {stopped}" in answer.out
-    folder = only(runs / "smoke")
-    changed = plain(composed("+segment.new_method={weight: 3.0}", "segment.mean_flow.weight=7"))
-    assert earlier(folder, changed) == results(folder)["student"]["1"]
-    (folder / "results.json").unlink()
-    check_same_training(composed("segment.mean_flow.weight=7"), folder)
-    refused = train(runs, "segment.consistency.weight=7", f"resume={folder}")
-    assert_one_sentence(refused, "objective.consistency.weight is 7.0, was 1.0")
+    run = only(runs / "smoke")
+    assert earlier(run, plain(composed())) == results(run)["student"]["1"]
+    (run / "results.json").unlink()
+    refused = train(runs, "method.consistency.weight=7", f"resume={run}")
+    assert_one_sentence(refused, "method.consistency.weight is 7.0, was 1.0")
 
 
 @pytest.mark.parametrize("num", [2, 3])

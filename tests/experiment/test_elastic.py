@@ -110,6 +110,7 @@ def test_a_checkpoint_says_which_code_and_teacher_it_is_of_and_holds_no_teacher(
     assert not any(key.startswith("teacher.") for key in stored["state_dict"])
 
 
+@pytest.mark.slow
 def test_a_teacher_that_has_changed_since_the_checkpoint_is_refused(finished, runs):
     teacher = runs / "teacher.ckpt"
     shutil.copy(finished.teacher / LAST, teacher)

@@ -43,7 +43,7 @@ def test_an_experiment_has_curves_of_its_own_or_none(experiment):
     [
         "seed=7", "runs=elsewhere", "logger=csv", "name=mine", "trainer.accelerator=cpu", "evaluation.every=100",
         "evaluation.num_samples=50", "evaluation.nfe=[1,8]", "jvp=split", "accumulate=4", "snapshots.every=10",
-        "segment.mean_flow.weight=3", "resume=auto",
+        "method.mean_flow.weight=3", "resume=auto",
     ],
 )  # fmt: skip
 def test_what_changes_no_figure_leaves_the_curve_in_force(override):
@@ -56,8 +56,8 @@ def test_what_changes_no_figure_leaves_the_curve_in_force(override):
     [
         (["optimizer.lr=1e-3"], "optimizer.lr is 0.001, was 0.002)"),
         (["max_steps=2400"], "max_steps is 2400, was 1200; and "),
-        (["objective=fm"], "objective.consistency is None, was set; and "),
-        (["segment.consistency.weight=2"], "objective.consistency.weight is 2.0, was 1.0)"),
+        (["method=fm"], "method.consistency is None, was set; and "),
+        (["method.consistency.weight=2"], "method.consistency.weight is 2.0, was 1.0)"),
         (["evaluation.every_num_samples=1000"], "evaluation.every_num_samples is 1000, was 500)"),
         (["evaluation.every=0"], "evaluation.every is 0)"),
     ],
@@ -111,6 +111,7 @@ def test_a_misspelt_key_fails_at_composition():
     assert "tol" in answer.err
 
 
+@pytest.mark.slow
 def test_a_run_tells_how_it_came_out(cached):
     """A whole run of an experiment, against curves that nothing can reach."""
     section = ["expected.experiment=smoke", f"+expected.curves={CURVE}"]

@@ -51,6 +51,7 @@ def from_weights(tmp_path_factory):
     return root / "runs", only(root / "runs" / "decm_imagenet_smoke"), network, answer
 
 
+@pytest.mark.slow
 def test_a_released_file_is_the_teacher_and_the_student_begins_with_it(from_weights):
     _, run, network, answer = from_weights
     assert "Teacher: Loaded" in answer.out

@@ -47,6 +47,7 @@ def summary_of(run):
     return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)["summary"]
 
 
+@pytest.mark.slow
 def test_an_offline_run_lies_in_the_run_folder(tracked):
     for folder in tracked:
         assert list(offline_run(folder).glob("run-*.wandb"))
@@ -104,6 +105,7 @@ def test_runs_are_filtered_by_experiment_segments_and_nested_settings(tracked):
     assert set(run["tags"]) == {"decm_2d", "consistency", "instantaneous", "noise_to_noisy"}
 
 
+@pytest.mark.slow
 def test_a_run_of_images_ends_with_a_table_of_samples_by_seed_and_label(runs, monkeypatch):
     """Its pictures wait in the run folder for an upload."""
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -28,7 +28,7 @@ def test_a_refused_precision_leaves_no_folder(tmp_path):
 
 def test_bfloat16_trains_near_float32_and_not_as_it(cached):
     """The losses after a few steps from the same weights; at the first one the network's output is zero."""
-    settings = ["max_steps=4", "evaluation.nfe=[1]", "objective=fm", "teacher=none"]
+    settings = ["max_steps=4", "evaluation.nfe=[1]", "method=fm", "teacher=none"]
     losses = {}
     for precision in PRECISIONS:
         answer = train(cached, *settings, f"trainer.precision={precision}", f"name={precision}")

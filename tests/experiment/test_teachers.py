@@ -38,7 +38,7 @@ def test_the_first_run_trains_a_teacher_and_says_so(finished):
 
 def test_a_second_run_reuses_it(runs):
     before = {path: path.stat().st_mtime_ns for path in only(runs / "teacher_smoke").rglob("*")}
-    answer = train(runs, "seed=1", "objective=fm_cd", "max_steps=2")
+    answer = train(runs, "seed=1", "method=fm_cd", "max_steps=2")
     assert answer.code == 0, answer.said
     assert "Training the teacher first" not in answer.out
     assert results(only(runs / "smoke"))["teacher_reused"] is True
@@ -65,7 +65,7 @@ def test_an_unfinished_teacher_is_not_used_but_gone_on_with(runs):
 @pytest.mark.parametrize(
     ("overrides", "same"),
     [
-        (["seed=7", "max_steps=99", "objective=cd", "batch_size=32", "optimizer.lr=1e-5", "ema.decay=0.5"], True),
+        (["seed=7", "max_steps=99", "method=cd", "batch_size=32", "optimizer.lr=1e-5", "ema.decay=0.5"], True),
         (["teacher.guidance.scale=3.0", "label_drop=0.5", "trainer=auto", "logger=wandb", "evaluation.seed=1"], True),
         (["network.depth=2"], False),
         (["network.hidden_size=36"], False),

@@ -19,7 +19,7 @@ from decm.training.wandb_mode import PATIENCE, wandb_mode
 KEY = "0123456789abcdef" * 2 + "01234567"
 BAD = ["x", "short-key", "a b" * 20, "é" * 39 + "!", KEY[:-1], f"'{KEY}'"]
 SETTINGS = {
-    "name": "toy", "evaluation": {"nfe": [1]}, "objective": {},
+    "name": "toy", "evaluation": {"nfe": [1]}, "method": {},
     "logger": {"kind": "wandb", "project": None, "entity": None, "group": None, "mode": None, "dir": None},
 }  # fmt: skip
 SOON = PATIENCE + 3.0  # seconds

@@ -26,6 +26,7 @@ def module_of(runs, *overrides, fresh=True):
     return build_module(cfg, obtain(cfg, build_dataset(cfg), None), fresh=fresh)
 
 
+@pytest.mark.slow
 def test_a_student_and_its_average_start_from_the_averaged_weights(runs, finished, tmp_path):
     """Of a run, a checkpoint and an export; not from the teacher's, which the field stays."""
     average = weights_of(read_checkpoint(finished.folder))
@@ -42,6 +43,7 @@ def test_a_student_and_its_average_start_from_the_averaged_weights(runs, finishe
     assert all(torch.equal(value, teacher[key]) for key, value in module.teacher.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_says_and_records_where_it_started(runs, finished):
     answer = train(runs, f"warm_start={finished.folder}", "max_steps=2", "seed=5")
     assert answer.code == 0, answer.said
@@ -71,6 +73,7 @@ def test_a_teacher_without_an_end_embedding_is_no_warm_start(cached, finished):
     refused(train(cached, "warm_start=nowhere.ckpt"), "'nowhere.ckpt' does not exist")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_continued_goes_on_from_its_own_checkpoint(runs, finished, tmp_path):
     """Bitwise as one that was not stopped, and without the file that it once started from."""
     shutil.copytree(finished.folder, tmp_path / "first")

@@ -37,6 +37,7 @@ def interpreted(tmp_path_factory):
     return run("interpret", tmp_path_factory.mktemp("triton"))
 
 
+@pytest.mark.slow
 def test_the_interpreted_kernel_is_the_definition_to_the_precision_of_its_type(interpreted):
     worst = {case: max(errors["definition"]) for case, errors in interpreted.items()}
     assert {case: error for case, error in worst.items() if not error < PRECISION[case.split()[0]]} == {}

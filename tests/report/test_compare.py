@@ -12,7 +12,7 @@ from run_folders import CONFIG, RESULTS, make_run
 @pytest.fixture
 def pair(tmp_path):
     better = {**RESULTS, "student": {"1": 1.0, "2": 2.0}, "accuracy": {"1": 0.99, "2": 0.95}}
-    other = {**CONFIG, "seed": 4, "objective": {"instantaneous": {"weight": 1.0}}}
+    other = {**CONFIG, "seed": 4, "method": {"instantaneous": {"weight": 1.0}}}
     return [make_run(tmp_path / "a"), make_run(tmp_path / "b", other, results=better, seed=1)]
 
 
@@ -48,7 +48,7 @@ def test_names_are_the_shortest_ends_that_differ(tmp_path):
 
 def test_settings_that_differ_stand_side_by_side(pair):
     text = compare(pair)
-    for key, one, other in (("seed", "3", "4"), ("objective", "[consistency]", "[instantaneous]")):
+    for key, one, other in (("seed", "3", "4"), ("method", "[consistency]", "[instantaneous]")):
         row = f"<td><code>{key}</code></td>"
         assert row in text
         assert text.index(row) < text.index(one, text.index(row)) < text.index(other, text.index(row))
@@ -131,7 +131,7 @@ def test_noise_and_teacher_are_shared_only_by_runs_of_the_same_data(pair):
 
 
 def test_settings_that_are_missing_are_left_blank(pair):
-    for key in ("max_steps", "seed", "objective"):
+    for key in ("max_steps", "seed", "method"):
         pair[1].config.pop(key)
     assert "2 runs compared" in compare(pair)
 

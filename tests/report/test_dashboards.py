@@ -99,6 +99,6 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, said, tmp_path):
 
 
 def test_every_segment_of_the_configurations_has_panels():
-    files = (ROOT / "conf" / "objective").glob("*.yaml")
-    used = {name for path in files for name in yaml.safe_load(path.read_text())["objective"]}
+    files = (ROOT / "conf" / "method").glob("*.yaml")
+    used = {name for path in files for name in yaml.safe_load(path.read_text())["method"]}
     assert used == set(SEGMENTS)

@@ -82,18 +82,18 @@ def test_each_kind_of_curve_has_a_chart_if_it_was_logged(tmp_path):
 
 
 def test_changed_settings_stand_beside_the_experiments(tmp_path):
-    config = changed(optimizer__lr=0.01, objective__consistency__weight=2.0)
+    config = changed(optimizer__lr=0.01, method__consistency__weight=2.0)
     rows = Reader(page(make_run(tmp_path / "a", config))).rows
     assert ["optimizer.lr", "0.001", "0.01"] in rows
-    assert ["objective.consistency.weight", "1", "2"] in rows
+    assert ["method.consistency.weight", "1", "2"] in rows
     same = page(make_run(tmp_path / "b"))
     assert "Nothing: the settings are those of" in same
 
 
 def test_an_objectives_segments_and_own_numbers_are_told():
-    config = changed(objective={"consistency": {"weight": 5.0}, "instantaneous": {"weight": 1.0}})
+    config = changed(method={"consistency": {"weight": 5.0}, "instantaneous": {"weight": 1.0}})
     assert differences([CONFIG, config]) == [
-        ("objective", "[consistency]", "[consistency,instantaneous]"), ("objective.consistency.weight", "1", "5"),
+        ("method", "[consistency]", "[consistency,instantaneous]"), ("method.consistency.weight", "1", "5"),
     ]  # fmt: skip
     assert "runs" not in flat(CONFIG)
 

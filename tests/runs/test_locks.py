@@ -102,6 +102,7 @@ def test_a_run_lets_go_of_its_folder_at_its_end(runs):
     holder(only(runs / "smoke")).kill()
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_cannot_be_written_any_more_is_told_and_left_as_it_is(finished, runs):
     folder = shutil.copytree(finished.folder, runs / "smoke" / "a", ignore=shutil.ignore_patterns("results.json", LOCK))
     folder.chmod(0o555)
@@ -125,6 +126,7 @@ def test_checkpoints_that_cannot_be_written_are_told_and_nothing_is_lost(finishe
     assert newest_valid(folder / "checkpoints", say=pytest.fail) == folder / "checkpoints" / name_of(4)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_stops_the_run_which_goes_on_when_there_is_room(finished, tmp_path):
     place = tmp_path / "disk"
     place.mkdir()

@@ -72,7 +72,7 @@ def test_evaluation_in_the_loop_stands_in_the_metrics(ring):
 def test_the_configuration_is_resolved_and_composes_the_run_again(finished):
     config = yaml.safe_load((finished.folder / "config.yaml").read_text())
     assert "${" not in (finished.folder / "config.yaml").read_text()
-    assert config["objective"]["consistency"]["objective"]["form"]
+    assert config["method"]["consistency"]["objective"]["form"]
     assert config["schedule"]["total"] == 6
     stored = torch.load(finished.folder / "checkpoints/last.ckpt", weights_only=True)
     assert stored["decm_config"] == config
@@ -90,7 +90,7 @@ def test_pictures_are_pictures_and_the_table_is_printed_with_its_paths(finished)
 
 def test_a_run_without_a_teacher_ends_with_a_checkpoint_of_its_last_step(cached):
     """Five steps with a checkpoint every two."""
-    settings = [*TINY, "max_steps=5", "teacher=none", "objective=fm"]
+    settings = [*TINY, "max_steps=5", "teacher=none", "method=fm"]
     assert train(cached, settings=settings).code == 0
     folder = only(cached / "smoke")
     assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
@@ -164,13 +164,14 @@ def test_resume_starts_afresh_where_nothing_is_unfinished(finished, runs):
     assert len(list((runs / "smoke").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_run_for_each_value(runs):
-    answer = train(runs, "-m", "objective=fm,fm_cd", "max_steps=2")
+    answer = train(runs, "-m", "method=fm,fm_cd", "max_steps=2")
     assert answer.code == 0, answer.said
     sweep = only(runs / "smoke" / "multirun")
     folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert [path.name for path in folders] == ["0", "1"]
-    assert [list(settings_of(path)["objective"]) for path in folders] == [
+    assert [list(settings_of(path)["method"]) for path in folders] == [
         ["instantaneous"],
         ["instantaneous", "consistency"],
     ]
@@ -180,11 +181,12 @@ def test_a_sweep_is_one_run_for_each_value(runs):
 @pytest.mark.parametrize("flag", [["-m"], ["--multirun"]])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_flag_may_stand_anywhere_among_the_overrides(place, flag):
-    words = ["experiment=smoke", "~objective.consistency", "+optimizer.eps=1e-8"]
+    words = ["experiment=smoke", "~method.consistency", "+optimizer.eps=1e-8"]
     argv = ["decm", *words[:place], *flag, *words[place:], "--cfg", "job"]
     assert overrides_first(argv) == ["decm", *words, *flag, "--cfg", "job"]
 
 
+@pytest.mark.slow
 def test_a_warning_of_ours_reaches_the_user():
     """A damaged record that is skipped, say: also in the second job of a sweep."""
     say = "import atexit, logging; atexit.register(logging.getLogger('decm.data.latents').warning, 'damaged')"

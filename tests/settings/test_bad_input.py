@@ -155,8 +155,8 @@ def test_data_that_do_not_fit_the_network(cached):
         (["label_drop=1.5"], "label_drop=1.5; expected a share"),
         (["evaluation.nfe=[]"], "evaluation.nfe is empty"),
         (["evaluation.num_samples=1"], "evaluation.num_samples=1; expected 2 or more"),
-        (["segment.consistency.objective.form=round"], "form='round' of the consistency loss is unknown"),
-        (["segment.noise_to_noisy.fraction=0"], "Segment noise_to_noisy: every=1, fraction=0.0"),
+        (["method.consistency.objective.form=round"], "form='round' of the consistency loss is unknown"),
+        (["method.noise_to_noisy.fraction=0"], "Segment noise_to_noisy: every=1, fraction=0.0"),
         (["jvp=magic"], "jvp='magic' is not an engine"),
         (["ema.kind=mean"], "kind='mean'"),
         (["network.end_embedding=none"], "end_embedding='none' is unknown"),
@@ -178,9 +178,9 @@ def test_data_that_do_not_fit_the_network(cached):
         (["optimizer.betas=[2.0,0.9]"], "beta"),
         (["guard.patience=0"], "guard.patience=0"),
         (["snapshots.every=2", "snapshots.sigma_rels=[9.0]"], "9.0"),
-        (["objective=fm", "segment.instantaneous.every=2"], "acts at every step"),
+        (["method=fm", "method.instantaneous.every=2"], "acts at every step"),
         (["trainer.devices=3", "trainer.strategy=ddp"], "3 devices"),
-        (["trainer.devices=2", "trainer.strategy=fsdp", "segment.noise_to_noisy.fraction=0.01"], "fewer than the 2"),
+        (["trainer.devices=2", "trainer.strategy=fsdp", "method.noise_to_noisy.fraction=0.01"], "fewer than the 2"),
         (["trainer.accelerator=abacus"], "abacus"),
         (["logger=wandb", "logger.mode=sometimes"], "logger.mode='sometimes'"),
     ],
@@ -203,8 +203,8 @@ def test_an_accelerator_that_is_not_there(runs):
 
 
 def test_an_objective_without_segments(cached):
-    overrides = [f"~objective.{name}" for name in ("instantaneous", "consistency", "noise_to_noisy")]
-    assert_one_sentence(train(cached, *overrides), "`objective` has no segment")
+    overrides = [f"~method.{name}" for name in ("instantaneous", "consistency", "noise_to_noisy")]
+    assert_one_sentence(train(cached, *overrides), "`method` has no segment")
 
 
 def test_a_run_directory_that_cannot_be_written(tmp_path):
@@ -232,7 +232,7 @@ def test_a_stack_trace_for_those_who_ask(cached, finished, tmp_path):
     for answer in (
         train(cached, *missing, "debug=true"),
         decm("sample", f"checkpoint={finished.folder}", "nfe=0", f"out={tmp_path / 'a.png'}", "debug=true"),
-        train(cached, *NO_TEACHER, "segment.instantaneous.every=0", "debug=true"),
+        train(cached, *NO_TEACHER, "method.instantaneous.every=0", "debug=true"),
     ):
         assert answer.code == 2
         assert "Traceback" in answer.err

@@ -9,7 +9,6 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from commands import ROOT, decm
-from decm.experiment.build import build_network
 from decm.flow.exact import GaussianFlow
 from decm.flow.velocity import UnguidedVelocity
 from decm.objectives.base import Segment
@@ -19,18 +18,17 @@ from helpers import largest, no_labels, random_states, random_times
 
 CONF = ROOT / "conf"
 GROUPS = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
-EXPERIMENTS, OBJECTIVES, SEGMENTS = GROUPS["experiment"], GROUPS["objective"], GROUPS["segment"]
+EXPERIMENTS, METHODS = GROUPS["experiment"], GROUPS["method"]
 EXACT = GaussianFlow(0.7, 0.4)
 
 
 def test_the_groups_are_those_that_the_readme_names():
-    wanted = {"data", "network", "segment", "objective", "teacher", "trainer", "logger", "evaluation", "experiment"}
+    wanted = {"data", "network", "method", "teacher", "trainer", "logger", "evaluation", "experiment"}
     assert wanted <= set(GROUPS)
     assert all(GROUPS[group] for group in wanted)
     assert {"decm_digits", "teacher_digits", "decm_2d", "smoke"} <= set(EXPERIMENTS)
     methods = {"facm", "mean_flow", "improved_mean_flow", "scm", "ect", "shortcut", "alpha_flow"}
-    assert {"decm", "fm", "cd", "fm_cd", "fm_n2n", *methods} <= set(OBJECTIVES)
-    assert {"digits", "twod", "paper", "paper_eq15"} <= set(SEGMENTS)
+    assert {"decm", "fm", "cd", "fm_cd", "fm_n2n", *methods} <= set(METHODS)
     assert {"auto", "checkpoint", "exact", "none"} <= set(GROUPS["teacher"])
 
 
@@ -55,34 +53,30 @@ def test_every_option_composes(number):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_composes_with_the_segments_of_any_objective(experiment):
+def test_every_experiment_composes_with_the_segments_of_any_method(experiment):
     cfg = composed(f"experiment={experiment}")
     assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.bench.reference"}
-    assert list(composed(f"experiment={experiment}", "objective=fm").objective) == ["instantaneous"]
+    assert list(composed(f"experiment={experiment}", "method=fm").method) == ["instantaneous"]
 
 
-@pytest.mark.parametrize("network", GROUPS["network"])
-def test_every_network_option_is_a_network(network):
-    """Without memory for its weights; the largest has 1.6 billion."""
-    cfg = composed(f"network={network}")
-    with torch.device("meta"):
-        net = build_network(cfg.network, 0)
-    assert len(net.shape) == 3
-    assert net.num_classes == cfg.network.num_classes
+def listed(method):
+    """The segments that the YAML of a method names."""
+    found = OmegaConf.load(CONF / "method" / f"{method}.yaml")
+    shared = [str(entry).rpartition(".")[2] for entry in found.get("defaults", []) if "@method." in str(entry)]
+    return {*shared, *found.get("method", {})}
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_an_objective_is_its_segments(objective):
-    """The file lists the segments; nothing that the experiment chooses adds or removes one."""
-    listed = set(OmegaConf.load(CONF / "objective" / f"{objective}.yaml").objective)
-    cfg = composed("experiment=decm_2d", f"objective={objective}")
-    assert set(cfg.objective) == listed
-    assert {node.name for node in cfg.objective.values()} == listed
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_its_segments(method):
+    """The file lists them; nothing that the experiment chooses adds or removes one."""
+    cfg = composed("experiment=decm_2d", f"method={method}")
+    assert set(cfg.method) == listed(method)
+    assert {node.name for node in cfg.method.values()} == listed(method)
 
 
 def test_removing_one_entry_removes_one_loss():
-    cfg = compose("train", ["experiment=decm_digits", "~objective.noise_to_noisy"])
-    assert list(cfg.objective) == ["instantaneous", "consistency"]
+    cfg = compose("train", ["experiment=decm_digits", "~method.noise_to_noisy"])
+    assert list(cfg.method) == ["instantaneous", "consistency"]
 
 
 def law_gaps(trajectory, flow, ramp=1.0):
@@ -116,20 +110,16 @@ def off(x, t, s, y=None):
     return 1.1 * EXACT(x, t, s)
 
 
-@pytest.mark.parametrize("segment", SEGMENTS)
-def test_every_law_holds_at_the_exact_flow_with_every_segments_numbers(segment):
-    """A new segment is found here by itself; a flow that is off by a tenth does not pass.
+@pytest.mark.parametrize("experiment", ["decm_digits", "decm_2d", "decm_imagenet"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_law_holds_at_the_exact_flow_with_every_experiments_numbers(method, experiment):
+    """A new method is found here by itself; a flow that is off by a tenth does not pass.
 
     Of a law that is still discrete at the end of its schedule, the gap falls with its step at the stated order.
     """
-    cfg = composed(f"segment={segment}")
-    used = {
-        str(value).removeprefix("${segment.").removesuffix("}")
-        for name in OBJECTIVES
-        for value in OmegaConf.to_container(OmegaConf.load(CONF / "objective" / f"{name}.yaml").objective).values()
-    }
-    assert used == set(cfg.segment)
-    for name, node in cfg.segment.items():
+    if experiment != "decm_digits" and "shared/" not in (CONF / "method" / f"{method}.yaml").read_text():
+        return  # all of its numbers stand in its own file
+    for name, node in composed(f"experiment={experiment}", f"method={method}").method.items():
         trajectory = instantiate(node)
         last = steps_of(trajectory, 1.0)
         ends_discrete = last is not None and largest(last) > 0
@@ -138,10 +128,10 @@ def test_every_law_holds_at_the_exact_flow_with_every_segments_numbers(segment):
         assert law_gap(trajectory, off) > 1e-2 * (largest(last) if ends_discrete else 1), name
 
 
-@pytest.mark.parametrize("objective", ["ect", "alpha_flow"])
-def test_a_discrete_law_meets_the_exact_flow_at_its_order(objective):
+@pytest.mark.parametrize("method", ["ect", "alpha_flow"])
+def test_a_discrete_law_meets_the_exact_flow_at_its_order(method):
     """Sample by sample, at two places of its schedule; the gap of a wrong field does not fall so."""
-    (node,) = composed(f"objective={objective}").objective.values()
+    (node,) = composed("experiment=decm_digits", f"method={method}").method.values()
     trajectory, early, late = instantiate(node), 0.6, 0.7
     fell = (steps_of(trajectory, early) / steps_of(trajectory, late)).log()
     assert float(fell.min()) > 0.5
@@ -156,35 +146,31 @@ def test_a_discrete_law_meets_the_exact_flow_at_its_order(objective):
 
 
 def test_every_discrete_law_is_tried_for_its_order():
-    segments = composed("experiment=decm_digits").segment
-    discrete = {name for name, node in segments.items() if hasattr(instantiate(node).objective, "order")}
-    assert discrete == {"discrete", "alpha_flow"}  # of ect and alpha_flow
-
-
-def n2n(segment):
-    cfg = composed("objective=decm", f"segment={segment}").objective.noise_to_noisy
-    return cfg, instantiate(cfg)
+    discrete = {
+        name for name in METHODS for node in composed("experiment=decm_digits", f"method={name}").method.values()
+        if hasattr(instantiate(node).objective, "order")
+    }  # fmt: skip
+    assert discrete == {"ect", "alpha_flow"}
 
 
 @pytest.mark.parametrize(
-    ("segment", "end", "start"),
-    [("paper", 1.0, 0.5), ("paper_eq15", 0.5, 1.0), ("digits", 1.0, 0.5), ("twod", 1.0, 0.0)],
+    ("experiment", "end", "start", "every", "fraction", "decay"),
+    [
+        ("decm_digits", 1.0, 0.5, 1, 0.33, 1200),
+        ("decm_2d", 1.0, 0.0, 1, 1.0, 2500),
+        ("decm_imagenet", 1.0, 0.5, 3, 1.0, 20_000),  # DE-CM Sec. 4.1, Tab. 6 and 7
+    ],
 )
-def test_presets_of_n2n_have_their_weights(segment, end, start):
-    """`digits` takes those of `paper`, and `twod` is `end_only`."""
-    _, trajectory = n2n(segment)
+def test_experiments_have_their_numbers_of_n2n(experiment, end, start, every, fraction, decay):
+    trajectory = instantiate(composed(f"experiment={experiment}", "method=decm").method.noise_to_noisy)
     assert isinstance(trajectory, FromNoise)
     assert (trajectory.objective.end, trajectory.objective.start) == (end, start)
-
-
-@pytest.mark.parametrize("segment", ["paper", "paper_eq15"])
-def test_the_papers_schedule_is_every_third_step_with_r_from_a_tenth(segment):
-    _, trajectory = n2n(segment)
-    assert (trajectory.every, trajectory.fraction, trajectory.r_max, trajectory.decay_steps) == (3, 1.0, 0.1, 20_000)
+    assert (trajectory.every, trajectory.fraction, trajectory.decay_steps) == (every, fraction, decay)
+    assert trajectory.r_max == 0.1
 
 
 def test_r_decays_over_the_run_where_nothing_else_is_said():
-    assert compose("train", ["experiment=decm_digits", "max_steps=123"]).objective.noise_to_noisy.decay_steps == 123
+    assert compose("train", ["experiment=decm_digits", "max_steps=123"]).method.noise_to_noisy.decay_steps == 123
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "sample"])
@@ -195,7 +181,7 @@ def test_the_other_verbs_check_keys_and_types_too(verb):
         assert said in answer.err
 
 
-@pytest.mark.parametrize(("group", "option"), [("objective", "decm2"), ("experiment", "foo"), ("network", "vit")])
+@pytest.mark.parametrize(("group", "option"), [("method", "decm2"), ("experiment", "foo"), ("network", "vit")])
 def test_an_unknown_option_fails_with_the_options_that_there_are(group, option):
     answer = decm("train", f"{group}={option}")
     assert answer.code == 2

@@ -34,6 +34,7 @@ def settings_of(*overrides):
     return plain(cfg), teacher_hash(plain(teacher_config(cfg))) if cfg.teacher.kind == "auto" else None
 
 
+@pytest.mark.slow
 def test_the_same_data_under_another_path_are_the_same_settings_and_the_same_teacher(tmp_path, monkeypatch):
     """Relative and absolute, copied and linked; other data under the same path are others."""
     monkeypatch.chdir(tmp_path)
@@ -107,6 +108,7 @@ def test_synthetic_data_are_the_same_made_or_not_and_in_any_folder(tmp_path):
     assert teacher == moved
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_data_under_another_path(tmp_path):
     """With the same teacher; other data under the same path are refused by name."""
     runs, data = tmp_path / "runs", make_set(tmp_path / "job1")

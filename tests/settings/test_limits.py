@@ -39,7 +39,7 @@ def test_seeds_are_whole_numbers_of_63_bits(composed, setting):
         ("max_steps", 1), ("batch_size", 1), ("accumulate", 1), ("evaluation.num_samples", 1), ("trainer.keep", 0),
         ("evaluation.batch_size", 1), ("network.depth", 1), ("network.hidden_size", 1), ("data.heldout", 0),
         ("evaluation.every", 0), ("evaluation.preview_every", 0), ("evaluation.every_num_samples", 0),
-        ("trainer.num_nodes", 1), ("guard.patience", 1), ("snapshots.every", 0), ("segment.noise_to_noisy.every", 0),
+        ("trainer.num_nodes", 1), ("guard.patience", 1), ("snapshots.every", 0), ("method.noise_to_noisy.every", 0),
     ],
 )  # fmt: skip
 def test_counts_have_their_least_and_most(composed, setting, least):

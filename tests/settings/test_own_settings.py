@@ -20,7 +20,7 @@ WAYS = pytest.mark.parametrize(
 
 def settings(text):
     """A configuration without what `--cfg job` alone has, all methods' numbers, or a run alone, its files' contents."""
-    return {key: value for key, value in yaml.safe_load(text).items() if key not in ("segment", "contents")}
+    return {key: value for key, value in yaml.safe_load(text).items() if key not in ("segments", "contents")}
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_the_record_of_a_run_repeats_it_from_anywhere_with_settings_of_ones_own(
     assert settings(answer.out) == settings((run / "config.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_the_line_to_paste_of_a_sweep_has_them_too(here):
     answer = decm("train", "-m", "--config-dir", "conf", *SETTINGS, *FAST, "seed=0", "hydra.verbose=false")
     assert answer.code == 0, answer.said
@@ -67,6 +68,7 @@ def test_the_line_to_paste_of_a_sweep_has_them_too(here):
         assert settings(answer.out) == settings((sweep / "0" / "config.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_the_record_of_a_job_of_a_kept_sweep_starts_that_job_alone(here):
     words = ["sweep=guidance", "teacher.guidance.scale=1.0", "teacher.guidance.eta_rms=null", "launcher=basic"]
     answer = decm("train", "--config-dir", "conf", *SETTINGS, *words, "evaluation.nfe=[1]")

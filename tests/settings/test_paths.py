@@ -75,7 +75,7 @@ def test_what_has_a_meaning_to_hydra_keeps_it():
     words = ["data.path='a b'", 'data.path="a,b"', "data.path=null", "resume=auto", "data.path=${runs}/x", "data.path="]
     assert quote_paths("train", words) == words
     assert quote_paths("train", ["data.path=${runs}/a=b"]) == ["data.path='${runs}/a=b'"]
-    others = ["objective=fm,cd", "logger.group=a=b", "evaluation.nfe=[1,2]", "~data.path", "-m"]
+    others = ["method=fm,cd", "logger.group=a=b", "evaluation.nfe=[1,2]", "~data.path", "-m"]
     assert quote_paths("train", others) == others
 
 
@@ -111,6 +111,7 @@ def test_lists_of_paths_take_odd_ones():
     assert arrived(word) == ["a=1", "it's", "b,c"]
 
 
+@pytest.mark.slow
 def test_a_sweep_in_an_odd_folder_goes_on_there_and_its_runs_are_compared(runs, tmp_path, monkeypatch):
     """By full paths, and by a relative one that looks like a setting."""
     name = ODD.replace(",", "")

@@ -24,8 +24,6 @@ def composed(*overrides):
 
 def leaves(cfg, prefix=""):
     for key in cfg:
-        if OmegaConf.is_interpolation(cfg, key) and prefix == "objective.":
-            continue  # an objective's numbers live in its segment
         value = cfg[key]
         if isinstance(value, DictConfig):
             yield from leaves(value, f"{prefix}{key}.")
@@ -35,7 +33,9 @@ def leaves(cfg, prefix=""):
 
 def numbers(cfg):
     """Every setting that is a number, a switch or a list."""
-    return [key for key, value in leaves(cfg) if not isinstance(value, str | None) and key not in FREE]
+    return [
+        key for key, value in leaves(cfg) if not isinstance(value, str | None) and key not in FREE and "._" not in key
+    ]
 
 
 @pytest.mark.parametrize("experiment", ["decm_digits", "decm_2d"])
@@ -51,8 +51,8 @@ def test_every_number_switch_and_list_knows_its_type(experiment):
     "key",
     [
         "max_steps", "fused", "optimizer.lr", "optimizer.betas", "schedule.warmup", "data.size", "network.depth",
-        "ema.decay", "evaluation.nfe", "evaluation.bench.map_seed", "segment.consistency.weight", "trainer.threads",
-        "segment.noise_to_noisy.objective.end", "teacher.guidance.scale",
+        "ema.decay", "evaluation.nfe", "evaluation.bench.map_seed", "method.consistency.weight", "trainer.threads",
+        "method.noise_to_noisy.objective.end", "teacher.guidance.scale",
     ],
 )  # fmt: skip
 def test_a_wrong_type_fails_by_the_name_of_its_key(key):
@@ -61,13 +61,13 @@ def test_a_wrong_type_fails_by_the_name_of_its_key(key):
 
 
 def test_a_wrong_type_and_an_unknown_key_fail_at_composition_in_a_sentence():
-    answer = decm("train", "experiment=decm_2d", "segment.consistency.weight=abc")
+    answer = decm("train", "experiment=decm_2d", "method.consistency.weight=abc")
     assert answer.code == 2
-    assert "full_key: segment.consistency.weight" in answer.err
+    assert "full_key: method.consistency.weight" in answer.err
     assert "Traceback" not in answer.said
-    answer = decm("train", "experiment=decm_2d", "segment.consistency.objective.foo=1", "--cfg", "job")
+    answer = decm("train", "experiment=decm_2d", "method.consistency.objective.foo=1", "--cfg", "job")
     assert answer.code == 2
-    assert "Could not override 'segment.consistency.objective.foo'" in answer.err
+    assert "Could not override 'method.consistency.objective.foo'" in answer.err
     assert "Traceback" not in answer.said
 
 
@@ -75,8 +75,8 @@ def test_a_wrong_type_and_an_unknown_key_fail_at_composition_in_a_sentence():
     "key",
     [
         "foo", "network.foo", "data.foo", "optimizer.foo", "schedule.foo", "ema.foo", "trainer.foo", "logger.foo",
-        "evaluation.foo", "evaluation.bench.foo", "teacher.foo", "teacher.guidance.foo", "segment.consistency.foo",
-        "segment.consistency.objective.foo", "objective.foo",
+        "evaluation.foo", "evaluation.bench.foo", "teacher.foo", "teacher.guidance.foo", "method.consistency.foo",
+        "method.consistency.objective.foo", "method.foo",
     ],
 )  # fmt: skip
 def test_an_unknown_key_fails_by_its_name(key):

@@ -26,7 +26,7 @@ def test_a_word_that_is_no_setting_is_told_in_one_sentence(words, found):
 @pytest.mark.parametrize(
     "words",
     [
-        ["experiment=smoke", "-m", "~objective.fm", "+a=1", "++b=", "--cfg", "job"],
+        ["experiment=smoke", "-m", "~method.fm", "+a=1", "++b=", "--cfg", "job"],
         ["-cp", "folder", "-cn", "config.yaml", "hydra.output_subdir=null", "--info", "searchpath"],
     ],
 )

@@ -20,6 +20,8 @@ GUIDANCE = [
     "sweep=guidance", "teacher.guidance.scale=1.0,9.0", "teacher.guidance.eta_rms=null,0.5", "evaluation.nfe=[1,4]",
 ]  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def swept(runs):

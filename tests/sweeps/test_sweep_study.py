@@ -45,9 +45,9 @@ def test_a_second_command_does_what_is_missing_of_the_total_and_draws_anew(runs)
         assert value == results(folder / str(number))["student"]["1"]
         settings = yaml.safe_load((folder / str(number) / "config.yaml").read_text())
         assert settings["optimizer"]["lr"] == parameters["optimizer.lr"]
-        n2n = settings["objective"]["noise_to_noisy"]
-        assert n2n["objective"]["end"] == parameters["segment.noise_to_noisy.objective.end"]
-        assert n2n["r_max"] == parameters["segment.noise_to_noisy.r_max"]
+        n2n = settings["method"]["noise_to_noisy"]
+        assert n2n["objective"]["end"] == parameters["method.noise_to_noisy.objective.end"]
+        assert n2n["r_max"] == parameters["method.noise_to_noisy.r_max"]
     best = min(found, key=lambda trial: trial[1])
     assert f"optimizer.lr={best[2]['optimizer.lr']}" in decm("report", folder).out
     answer = train(runs, *STUDY, total(3))

@@ -1,4 +1,4 @@
-"""Every method of conf/objective trains, with a guided teacher and from scratch; its own parameters are saved."""
+"""Every method of conf/method trains, with a guided teacher and from scratch; its own parameters are saved."""
 
 import pytest
 import torch
@@ -28,26 +28,26 @@ from tiny import (
     without_trainer,
 )
 
-OBJECTIVES = sorted(path.stem for path in (conf_dir() / "objective").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 AWAY_FROM_THE_PATH = {"decm", "decm_plus", "fm_n2n"}  # these ask for the velocity at states that x - z is not known for
 
 
-def trajectories(objective):
-    cfg = compose("train", ["experiment=decm_2d", f"objective={objective}", "max_steps=4"])
-    return [instantiate(node) for node in cfg.objective.values()]
+def trajectories(method):
+    cfg = compose("train", ["experiment=decm_2d", f"method={method}", "max_steps=4"])
+    return [instantiate(node) for node in cfg.method.values()]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("teacher", [True, False], ids=["teacher", "scratch"])
-def test_every_method_trains_with_a_guided_teacher_and_from_scratch(objective, teacher):
+def test_every_method_trains_with_a_guided_teacher_and_from_scratch(method, teacher):
     """Each weight that a gradient reaches has moved after four steps, over the whole of any schedule."""
     module = tiny_module(teacher)
     before = weights(module)
-    if not teacher and objective in AWAY_FROM_THE_PATH:
+    if not teacher and method in AWAY_FROM_THE_PATH:
         with pytest.raises(ValueError, match="needs the velocity away from the anchor's path"):
-            fit(module, trajectories(objective), 4)
+            fit(module, trajectories(method), 4)
         return
-    fit(module, trajectories(objective), 4)
+    fit(module, trajectories(method), 4)
     after = weights(module)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name for name in before if name.startswith(("blocks", "final", "t_embedder"))} <= moved

@@ -30,15 +30,15 @@ def build_dataset(cfg: DictConfig) -> Dataset:
 
 
 def build_trajectories(cfg: DictConfig) -> list[Trajectory]:
-    """The trajectory callbacks that the objective names."""
-    if not cfg.objective:
-        raise ValueError("`objective` has no segment. Choose one of conf/objective, or add a segment to it.")
-    return [instantiate(node) for node in cfg.objective.values()]
+    """The trajectory callbacks of the method."""
+    if not cfg.method:
+        raise ValueError("`method` has no segment. Choose one of conf/method, or add a segment to it.")
+    return [instantiate(node) for node in cfg.method.values()]
 
 
 def segment_names(cfg: DictConfig) -> list[str]:
     """What a model of this configuration is trained on: the names of its segments."""
-    return [str(node.name) for node in cfg.objective.values()]
+    return [str(node.name) for node in cfg.method.values()]
 
 
 def build_bench(cfg: DictConfig, dataset: Dataset) -> Bench:

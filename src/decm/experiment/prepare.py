@@ -77,7 +77,7 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """Raise ValueError for an optimizer, schedule, objective or machine that cannot be, without building a network."""
+    """Raise ValueError for an optimizer, schedule, method or machine that cannot be, without building a network."""
     instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     instantiate(cfg.schedule)(0)
     if cfg.times:
@@ -90,7 +90,7 @@ def check_parts(cfg: DictConfig) -> None:
     micro_batch_size(cfg.batch_size, parts // cfg.accumulate, cfg.accumulate)
     trajectories = build_trajectories(cfg)
     if cfg.max_steps > 1 and all(trajectory.every > 1 for trajectory in trajectories):
-        raise ValueError("No segment was planned for this step: `objective` has no entry that acts at every step.")
+        raise ValueError("No segment was planned for this step: `method` has no entry that acts at every step.")
     for trajectory in trajectories:
         if cfg.trainer.strategy == "fsdp":
             trajectory.check_sharded(cfg.batch_size, parts)

@@ -32,7 +32,7 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "network": dict, "data": dict, "trained_on": list, "samplers": dict, "autoencoder": (dict, type(None)),
     "training": dict, "results": (dict, type(None)),
 }  # fmt: skip
-TRAINING = ("name", "seed", "max_steps", "batch_size", "label_drop", "objective", "optimizer", "schedule", "ema",
+TRAINING = ("name", "seed", "max_steps", "batch_size", "label_drop", "method", "optimizer", "schedule", "ema",
             "teacher", "warm_start")  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
         "weights": checkpoint.get("weights", "ema"),
         "network": run["network"],
         "data": checkpoint.get("manifest") or manifest_facts(run, file),
-        "trained_on": [str(node["name"]) for node in run["objective"].values()],
+        "trained_on": [str(node["name"]) for node in run["method"].values()],
         "samplers": {str(nfe): str(name) for nfe, name in (run["evaluation"].get("samplers") or {}).items()},
         "autoencoder": run["evaluation"]["bench"].get("autoencoder"),
         "training": without_paths({key: run[key] for key in TRAINING if key in run}),

@@ -96,7 +96,7 @@ def workspace(entity: str, project: str = "decm") -> Any:
 
 
 def report(entity: str, project: str = "decm") -> Any:
-    """A page for readers: the question, the figures by objective, the samples, the training, and how to do it again."""
+    """A page for readers: the question, the figures by method, the samples, the training, and how to do it again."""
     import wandb_workspaces.reports.v2 as wr
 
     def grid(panels: list[Any]) -> Any:
@@ -108,7 +108,7 @@ def report(entity: str, project: str = "decm") -> Any:
     return wr.Report(
         entity=entity,
         project=project,
-        title="Few-step generation, by objective",
+        title="Few-step generation, by method",
         description="Which law on which segment brings what at 1, 2, 4 and 50 network steps.",
         blocks=[
             wr.TableOfContents(),
@@ -123,7 +123,7 @@ def report(entity: str, project: str = "decm") -> Any:
             wr.P("Losses of different segments do not compare with each other; each one does over time and over runs."),
             grid([*made["loss"][:1], *made["tangents"][:1], *made["speed"]]),
             wr.H1("Do it again"),
-            wr.MarkdownBlock("```sh\nmake train ARGS='-m objective=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2'\n```"),
+            wr.MarkdownBlock("```sh\nmake train ARGS='-m method=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2'\n```"),
         ],
         width="fluid",
     )  # fmt: skip

@@ -20,10 +20,9 @@ CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ck
 SHOWN = 5  # differences in a message
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
-# `segment` is in the files of earlier versions: what a run takes of it is in `objective` too.
 NOT_SETTINGS = (
     "budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check", "expected", "report",
-    "contents", "segment",
+    "contents",
 )  # fmt: skip
 # Of the trainer, what says where and how a run is done rather than what: it may go on with another number of devices.
 NOT_SETTINGS_OF_TRAINER = (

@@ -129,7 +129,7 @@ def _number(text: str | None) -> float | None:
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """{dotted key: value}; `objective` is the segments' names, the numbers of each stand below `objective.<name>`."""
+    """{dotted key: value}; `method` is the segments' names, the numbers of each stand below `method.<name>`."""
 
     def walk(node: Any, path: str) -> dict[str, Any]:
         if isinstance(node, dict) and node:
@@ -138,9 +138,9 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
             }
         return {path: node}
 
-    told = {key: value for key, value in config.items() if key not in (*UNTOLD, "objective")}
-    segments = config.get("objective") or {}
-    return walk(told, "") | {"objective": sorted(segments)} | (walk(segments, "objective") if segments else {})
+    told = {key: value for key, value in config.items() if key not in (*UNTOLD, "method")}
+    segments = config.get("method") or {}
+    return walk(told, "") | {"method": sorted(segments)} | (walk(segments, "method") if segments else {})
 
 
 def shown(value: Any) -> str:
@@ -155,13 +155,13 @@ def shown(value: Any) -> str:
 def differences(configs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """(setting, its value in each configuration) of the settings in which they are not alike.
 
-    A segment's numbers are compared where all have the segment: its name among `objective` says it otherwise.
+    A segment's numbers are compared where all have the segment: its name among `method` says it otherwise.
     """
     flats = [flat(config) for config in configs]
-    shared = set.intersection(*(set(one["objective"]) for one in flats))
+    shared = set.intersection(*(set(one["method"]) for one in flats))
     found = []
     for key in dict.fromkeys(key for one in flats for key in one):
-        if key.startswith("objective.") and key.split(".")[1] not in shared:
+        if key.startswith("method.") and key.split(".")[1] not in shared:
             continue
         values = tuple(shown(one[key]) if key in one else "-" for one in flats)
         if len(set(values)) > 1:

@@ -40,10 +40,10 @@ def compose(verb: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration, resolved, as plain containers; of the segments those alone that `objective` takes."""
+    """The configuration, resolved, as plain containers; without the numbers that methods share: `method` has what it takes."""
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items() if key != "segment"}
+    return {str(key): value for key, value in container.items() if key != "segments"}
 
 
 def note_contents(cfg: DictConfig) -> None:
@@ -66,7 +66,7 @@ def from_plain(settings: Any) -> Any:
 
 
 # What a flow-matching teacher depends on: the same hash, the same teacher.
-TEACHER_KEYS = ("data", "network", "objective", "optimizer", "schedule", "ema", "max_steps", "batch_size", "seed",
+TEACHER_KEYS = ("data", "network", "method", "optimizer", "schedule", "ema", "max_steps", "batch_size", "seed",
                 "label_drop", "times")  # fmt: skip
 
 

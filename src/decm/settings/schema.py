@@ -43,6 +43,32 @@ class Optimizer:
 
 
 @dataclass
+class InstantaneousNumbers:
+    cosine: float = MISSING
+
+
+@dataclass
+class ConsistencyNumbers:
+    form: str = MISSING
+
+
+@dataclass
+class NoiseToNoisyNumbers:
+    end: float = MISSING
+    start: float = MISSING
+    every: int = MISSING
+    fraction: float = MISSING
+    decay_steps: int = MISSING
+
+
+@dataclass
+class Segments:
+    instantaneous: InstantaneousNumbers = field(default_factory=InstantaneousNumbers)
+    consistency: ConsistencyNumbers = field(default_factory=ConsistencyNumbers)
+    noise_to_noisy: NoiseToNoisyNumbers = field(default_factory=NoiseToNoisyNumbers)
+
+
+@dataclass
 class Ema:
     kind: str = MISSING
     decay: float = MISSING
@@ -78,8 +104,8 @@ class Train:
     self_check: bool = MISSING
     data: Any = MISSING
     network: Any = MISSING
-    segment: Any = MISSING
-    objective: Any = MISSING
+    segments: Segments = field(default_factory=Segments)
+    method: Any = MISSING
     teacher: Teacher = field(default_factory=Teacher)
     warm_start: PathText | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)

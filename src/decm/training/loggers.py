@@ -71,7 +71,7 @@ def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: 
 
 def segments(settings: dict[str, Any]) -> list[str]:
     """The names of the segments that a run is trained on."""
-    return sorted(settings.get("objective") or {})
+    return sorted(settings.get("method") or {})
 
 
 def summaries(settings: dict[str, Any]) -> dict[str, str]:

@@ -142,7 +142,7 @@ class DistillationModule(LightningModule):
         """The sum of what was planned. Raises NonFiniteLossError, and ValueError for an empty plan."""
         self.before_waiting()
         if not batch.plan and not batch.due:
-            raise ValueError("No segment was planned for this step: `objective` has no entry that acts at every step.")
+            raise ValueError("No segment was planned for this step: `method` has no entry that acts at every step.")
         if isinstance(self.field, GuidedVelocity):
             self.field.evaluations = 0  # previews and evaluations call it too
         if self.has_teacher:
