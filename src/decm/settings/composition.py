@@ -40,7 +40,7 @@ def compose(verb: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration, resolved, as plain containers; without the numbers that methods share: `method` has what it takes."""
+    """The configuration, resolved, as plain containers; of the shared numbers `method` has those that it takes."""
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items() if key != "segments"}
