@@ -12,7 +12,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "checkpoints": {"torch", "safetensors", "decm.checkpoints"},
     "runs": {"yaml", "decm.checkpoints", "decm.runs", "decm.data.manifest"},
     "settings": {
-        "hydra", "omegaconf", "yaml", "decm.checkpoints.first_process", "decm.runs", "decm.settings",
+        "hydra", "omegaconf", "yaml", "decm.checkpoints.first_process", "decm.checkpoints.trust", "decm.runs",
+        "decm.settings",
     },
     "flow": {"torch", "decm.flow"},
     "objectives": {"torch", "decm.flow", "decm.objectives"},

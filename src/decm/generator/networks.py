@@ -4,7 +4,6 @@ All that they name is decm's, an optimizer of torch's, or of a package that the 
 sets and benches alone.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from inspect import signature
@@ -14,18 +13,14 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-TRUSTED = ("decm.", "torch.optim.")
+from decm.checkpoints.trust import TRUSTED, trusted
+
 PARTS = {"network": "network", "data": "data set", "evaluation": "bench"}  # what is built from a part of the settings
 EXPECTED = {
     "network": "a class of decm.networks with forward(x, t, s, y)",
     "data": "a class of decm.data with batch(seed, index), or a function there that returns one",
     "evaluation": "a bench of decm, as in conf/evaluation",
 }
-
-
-def trusted() -> list[str]:
-    """The packages whose code a file may call; the environment variable DECM_TRUST names more, of one's own."""
-    return [*TRUSTED, *(f"{name}." for name in os.environ.get("DECM_TRUST", "").split(",") if name)]
 
 
 def targets(config: Any) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
+from decm.checkpoints.trust import trusted
+
 TARGET = "_target_"
 PLAIN = (bool, int, float, str)
 
@@ -22,6 +24,8 @@ def add_types(cfg: DictConfig) -> None:
     """
     for path in [*_targets(cfg, "")]:
         node = OmegaConf.select(cfg, path)
+        if not node[TARGET].startswith(tuple(trusted())):
+            continue  # nothing of it is imported; what would call it says so by name
         try:
             schema = settings_of(node[TARGET], tuple(map(str, node)))
             typed = OmegaConf.merge(OmegaConf.structured(schema), node)
@@ -29,7 +33,7 @@ def add_types(cfg: DictConfig) -> None:
             what, key = str(error).splitlines()[0], getattr(error, "full_key", "") or ""
             raise ValueError(f"{what}\n    full_key: {path}.{key}") from error
         except (ImportError, AttributeError, ValueError):
-            continue  # of something that cannot be imported; what would call it says so by name
+            continue  # it cannot be imported: the same
         with flag_override(cfg, ["struct", "readonly"], False):
             OmegaConf.update(cfg, path, typed, merge=False)
 
