@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from decm.experiment.budget import apply_budget
 from decm.experiment.checks import check_settings
-from decm.runs.folders import work
+from decm.runs.folders import comparable_settings
 from decm.settings.composition import compose, plain
 
 EVALUATIONS = ("nfe", "num_samples", "seed", "bench")  # of an evaluation, what a tuning depends on besides its training
@@ -122,7 +122,7 @@ def _job(plan: Plan, which: tuple[str, int, int], budget: float, folder: Path, m
 
 def identity(found: dict[str, Any], tuned: bool) -> dict[str, Any]:
     """What a job does, of its settings. The samplers of a tuning are left out: it is what they are chosen on."""
-    facts = work(found)
+    facts = comparable_settings(found)
     if tuned:
         facts["evaluation"] = {key: facts["evaluation"][key] for key in EVALUATIONS}
     return facts

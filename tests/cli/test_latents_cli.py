@@ -68,7 +68,7 @@ def test_the_verb_takes_its_action_as_a_word_and_tells_a_mistake_in_one_sentence
     for words, message in (
         (["bake"], "unknown `decm latents bake`; expected one of encode, import, check, synth."),
         (["check", f"path={tmp_path}"], "`decm latents encode"),
-        (["check", f"path={out}", "num=3"], "`decm latents check` does not heed num."),
+        (["check", f"path={out}", "num=3"], "`decm latents check` ignores num."),
     ):
         bad = decm(*words)
         assert (bad.code, bad.out) == (2, "")

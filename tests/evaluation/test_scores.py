@@ -9,8 +9,8 @@ from torchmetrics.image.inception import InceptionScore as TheirInceptionScore
 from torchmetrics.image.kid import poly_mmd
 
 from decm.evaluation.scores import (
+    FeatureSubset,
     InceptionScore,
-    Kept,
     kernel_distance,
     memorized_share,
     nearest_distance,
@@ -132,7 +132,7 @@ def test_the_kept_rows_are_the_same_for_any_batches_and_order():
     rows, index = torch.arange(500.0)[:, None], torch.arange(500)
 
     def kept(parts) -> torch.Tensor:
-        metric = Kept(1, 60)
+        metric = FeatureSubset(1, 60)
         for part in parts:
             metric.update(rows[part], index[part])
         return metric.compute().flatten()
@@ -146,7 +146,7 @@ def test_the_kept_rows_are_the_same_for_any_batches_and_order():
 
 
 def test_all_rows_are_kept_in_order_where_they_fit():
-    metric = Kept(1, 10)
+    metric = FeatureSubset(1, 10)
     metric.update(torch.tensor([[3.0], [1.0]]), torch.tensor([3, 1]))
     metric.update(torch.tensor([[2.0]]), torch.tensor([2]))
     assert metric.compute().flatten().tolist() == [1, 2, 3]

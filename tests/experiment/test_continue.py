@@ -9,7 +9,7 @@ from commands import TINY, decm, only, results, train
 from decm.experiment.resume import check_same_training, run_to_continue
 from decm.runs.folders import read_config, write_config
 from decm.settings.composition import compose, note_contents, plain
-from decm.sweeps.job import earlier
+from decm.sweeps.job import finished_metric
 from resuming import assert_same_run, checkpoint
 from settings.test_bad_input import assert_one_sentence
 
@@ -49,9 +49,9 @@ def test_a_run_goes_on_with_another_evaluation_and_its_results_are_of_that(runs,
 
 def test_a_job_of_a_sweep_is_the_same_with_the_same_evaluation_only(finished):
     """Its figures are compared with the other jobs'."""
-    assert earlier(finished.folder, plain(composed())) == results(finished.folder)["student"]["1"]
+    assert finished_metric(finished.folder, plain(composed())) == results(finished.folder)["student"]["1"]
     with pytest.raises(ValueError, match=r"evaluation\.num_samples is 50, was 60"):
-        earlier(finished.folder, plain(composed("evaluation.num_samples=50")))
+        finished_metric(finished.folder, plain(composed("evaluation.num_samples=50")))
 
 
 def test_resume_says_why_the_newest_unfinished_run_is_not_continued(tmp_path, capsys):
@@ -129,7 +129,7 @@ def test_a_new_method_and_another_methods_numbers_leave_every_run_able_to_go_on(
     assert answer.code == 0, answer.said
     assert f"Continuing {stopped}" in answer.out
     run = only(runs / "smoke")
-    assert earlier(run, plain(composed())) == results(run)["student"]["1"]
+    assert finished_metric(run, plain(composed())) == results(run)["student"]["1"]
     (run / "results.json").unlink()
     refused = train(runs, "method.consistency.weight=7", f"resume={run}")
     assert_one_sentence(refused, "method.consistency.weight is 7.0, was 1.0")

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from commands import RING, TINY, only, results, train
 from decm.experiment.build import build_dataset, build_network
-from decm.experiment.teachers import initialize, obtain, teacher_config
+from decm.experiment.teachers import initialize_student, load_or_train_teacher, teacher_config
 from decm.generator.checkpoints import read_checkpoint, weights_of
 from decm.generator.networks import load_strictly
 from decm.runs.folders import run_folders
@@ -23,7 +23,7 @@ def never(cfg, folder):
 def source_of(*overrides, fit=never):
     """(configuration, source) of the tiny settings."""
     cfg = compose("train", [*TINY, *overrides])
-    return cfg, obtain(cfg, build_dataset(cfg), fit)
+    return cfg, load_or_train_teacher(cfg, build_dataset(cfg), fit)
 
 
 def hash_of(*overrides):
@@ -108,7 +108,7 @@ def test_the_teacher_is_the_average_of_its_own_run(runs):
 def test_a_student_starts_as_its_teacher(runs):
     cfg, source = source_of(f"runs={runs}")
     student = build_network(cfg.network, cfg.seed)
-    initialize(student, source, cfg)
+    initialize_student(student, source, cfg)
     x, t = torch.randn(4, 1, 8, 8), torch.tensor([0.0, 0.3, 0.6, 0.9])
     y, s = torch.tensor([0, 5, 9, 10]), torch.tensor([1.0, 0.3, 0.7, 1.0])
     torch.testing.assert_close(student(x, t, s, y), source.teacher.network(x, t, t, y))
@@ -117,7 +117,7 @@ def test_a_student_starts_as_its_teacher(runs):
 def test_a_student_that_shall_not_start_as_its_teacher_does_not(runs):
     cfg, source = source_of(f"runs={runs}", "teacher.init_student=false")
     student, fresh = build_network(cfg.network, cfg.seed), build_network(cfg.network, cfg.seed)
-    initialize(student, source, cfg)
+    initialize_student(student, source, cfg)
     assert all(torch.equal(a, b) for a, b in zip(student.parameters(), fresh.parameters(), strict=True))
 
 

@@ -9,7 +9,7 @@ import yaml
 from commands import TINY, decm, only, train
 from decm.experiment.build import build_dataset
 from decm.experiment.fit import build_module
-from decm.experiment.teachers import obtain, teacher_config
+from decm.experiment.teachers import load_or_train_teacher, teacher_config
 from decm.generator.checkpoints import read_checkpoint, weights_of
 from decm.runs.folders import same_settings
 from decm.settings.composition import compose, plain, teacher_hash
@@ -23,7 +23,7 @@ def refused(answer, *said):
 
 def module_of(runs, *overrides, fresh=True):
     cfg = compose("train", [*TINY, f"runs={runs}", *overrides])
-    return build_module(cfg, obtain(cfg, build_dataset(cfg), None), fresh=fresh)
+    return build_module(cfg, load_or_train_teacher(cfg, build_dataset(cfg), None), fresh=fresh)
 
 
 @pytest.mark.slow

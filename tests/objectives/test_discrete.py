@@ -29,11 +29,11 @@ def average(x, t, s, y=None):
     return 0.9 * EXACT(x, t, s)
 
 
-def segment(to_data=True, ramp=1.0, **changes):
+def segment(to_data=True, progress=1.0, **changes):
     start = random_times(B, 0.05, 0.85)
     end = torch.ones_like(start) if to_data else start + 0.15
     x = random_states(B, (2, 1, 1))
-    return Segment(x, start, end, no_labels(B), ramp, None, **{"student": student, "average": average, **changes})
+    return Segment(x, start, end, no_labels(B), progress, None, **{"student": student, "average": average, **changes})
 
 
 def outcome(objective, part):
@@ -57,7 +57,7 @@ def test_the_first_stage_near_the_data_is_flow_matching_and_the_steps_halve_from
     steps = torch.stack([law.step(t[:1], (stage + 0.5) / 8) for stage in range(8)]).flatten()
     assert largest(steps - 0.5 ** torch.arange(1, 9)) < 1e-9
     assert torch.equal(law.step(t, 1.0), law.step(t, 0.99))  # the last stage lasts to the end
-    near = segment(ramp=0.0)
+    near = segment(progress=0.0)
     near.start = torch.full((B,), 0.999, dtype=torch.float64)
     tangent = outcome(law, near)[2]
     assert relative_error(tangent, student(near.x, near.start, near.end) - EXACT.velocity(near.x, near.start)) < 1e-10
@@ -74,7 +74,7 @@ def test_many_small_steps_are_the_continuous_law():
 
 
 def test_the_loss_of_discrete_consistency_is_the_weighted_pseudo_huber_distance():
-    law, part = DiscreteConsistency(c=0.5), segment(ramp=0.3)
+    law, part = DiscreteConsistency(c=0.5), segment(progress=0.3)
     loss, gradient, gap = outcome(law, part)
     a = law.step(part.start, 0.3)
     assert largest(loss - ((mean_square(gap) + (0.5 * a) ** 2).sqrt() - 0.5 * a) / a) < 1e-12
@@ -83,15 +83,15 @@ def test_the_loss_of_discrete_consistency_is_the_weighted_pseudo_huber_distance(
 
 def test_alpha_runs_from_one_to_zero():
     law = AlphaFlow()
-    assert [law.alpha(ramp) for ramp in (0.0, 0.25, 0.75, 1.0)] == [1.0, 1.0, 0.0, 0.0]
+    assert [law.alpha(progress) for progress in (0.0, 0.25, 0.75, 1.0)] == [1.0, 1.0, 0.0, 0.0]
     assert law.alpha(0.5) == 0.5
-    between = [law.alpha(ramp / 100) for ramp in range(30, 70)]
+    between = [law.alpha(progress / 100) for progress in range(30, 70)]
     assert between == sorted(between, reverse=True)
     assert min(between) >= law.eta
 
 
 def test_alpha_one_is_flow_matching_over_the_segment_and_alpha_zero_mean_flow():
-    part = segment(to_data=False, ramp=0.0)
+    part = segment(to_data=False, progress=0.0)
     loss, _, tangent = outcome(AlphaFlow(), part)
     e = mean_square(tangent)
     assert relative_error(tangent, student(part.x, part.start, part.end) - EXACT.velocity(part.x, part.start)) < 1e-12
@@ -105,7 +105,7 @@ def test_alpha_one_is_flow_matching_over_the_segment_and_alpha_zero_mean_flow():
 def test_the_gradient_of_a_small_alpha_is_that_of_mean_flow():
     """So that nothing jumps where the curriculum goes over to the derivative."""
     law = AlphaFlow(sharpness=25.0, eta=1e-5)
-    small = outcome(law, segment(to_data=False, ramp=0.9))[1]
+    small = outcome(law, segment(to_data=False, progress=0.9))[1]
     limit = outcome(MeanFlow(), segment(to_data=False))[1]
     assert law.alpha(0.9) == pytest.approx(4.5e-5, rel=0.01)
     assert relative_error(small, limit) < 1e-3
@@ -124,7 +124,7 @@ def test_a_shortcut_is_two_halves_of_the_average_or_of_the_student():
 
 
 def test_scm_begins_as_flow_matching_and_ends_as_consistency():
-    gap = outcome(SCM(), segment(ramp=0.0))[2]
+    gap = outcome(SCM(), segment(progress=0.0))[2]
     part = segment()
     assert relative_error(gap, student(part.x, part.start, part.end) - EXACT.velocity(part.x, part.start)) < 1e-12
     assert relative_error(outcome(SCM(), part)[2], gap) > 0.1

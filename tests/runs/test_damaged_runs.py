@@ -8,7 +8,7 @@ import yaml
 from commands import decm
 from decm.runs.folders import metric_at, read_config, read_results, unfinished
 from decm.settings.composition import teacher_hash
-from decm.sweeps.job import earlier
+from decm.sweeps.job import finished_metric
 from run_folders import CONFIG, make_folder
 
 CONFIGS = ["[1]", "plain", "", "a: [1", "a: 2020-13-45", "\xff\x00"]
@@ -99,10 +99,10 @@ def test_a_run_with_few_settings_is_no_run_that_another_goes_on_with(two, text):
 @pytest.mark.parametrize(("text", "said"), [("{", "results.json is damaged"), ("{}", "have no figures")])
 def test_a_job_of_a_sweep_with_damaged_results_is_told(two, text, said):
     _, sound, struck = two
-    assert earlier(sound, CONFIG) == 1.5
+    assert finished_metric(sound, CONFIG) == 1.5
     damage(struck / "results.json", text)
     with pytest.raises(ValueError, match=said):
-        earlier(struck, CONFIG)
+        finished_metric(struck, CONFIG)
 
 
 def test_results_without_figures_are_told():

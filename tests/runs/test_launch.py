@@ -20,27 +20,27 @@ def put(monkeypatch, **facts):
 
 def test_a_single_process_is_the_first_and_is_told_nothing(tmp_path):
     assert launch.is_first()
-    launch.tell("WORD", tmp_path / "a", tmp_path)
-    assert launch.told("WORD", tmp_path) is None
+    launch.announce_folder("WORD", tmp_path / "a", tmp_path)
+    assert launch.inherited_folder("WORD", tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_lightnings_children_inherit_it(monkeypatch, tmp_path):
-    launch.tell("WORD", tmp_path / "a", tmp_path)
+    launch.announce_folder("WORD", tmp_path / "a", tmp_path)
     put(monkeypatch, LOCAL_RANK=1)
-    assert launch.told("WORD", tmp_path) == tmp_path / "a"
+    assert launch.inherited_folder("WORD", tmp_path) == tmp_path / "a"
 
 
 def test_tasks_of_slurm_read_it_from_a_file_of_their_launch_alone(monkeypatch, tmp_path):
     put(monkeypatch, SLURM_JOB_ID=7, SLURM_NTASKS=2, SLURM_PROCID=0)
-    launch.tell("WORD", tmp_path / "a", tmp_path)
+    launch.announce_folder("WORD", tmp_path / "a", tmp_path)
     put(monkeypatch, SLURM_PROCID=1)
     monkeypatch.delenv("WORD")
-    assert launch.told("WORD", tmp_path) == tmp_path / "a"
+    assert launch.inherited_folder("WORD", tmp_path) == tmp_path / "a"
     put(monkeypatch, SLURM_RESTART_COUNT=1)
     monkeypatch.setattr(launch, "PATIENCE", 0.1)
     with pytest.raises(TimeoutError, match=r"has not said for 0\.1 s what WORD is"):
-        launch.told("WORD", tmp_path)
+        launch.inherited_folder("WORD", tmp_path)
 
 
 @pytest.mark.parametrize(

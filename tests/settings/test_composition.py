@@ -79,12 +79,12 @@ def test_removing_one_entry_removes_one_loss():
     assert list(cfg.method) == ["instantaneous", "consistency"]
 
 
-def law_gaps(trajectory, flow, ramp=1.0):
+def law_gaps(trajectory, flow, progress=1.0):
     """(tangent, distance of target and prediction) on the trajectory's own segments, [64, ...]; float64."""
     t = random_times(64, 0.02, 0.98)
     start, end = trajectory.ends(t, torch.arange(64), 0, 0)
     x = EXACT.flow_map(random_states(64, (2, 1, 1)), torch.zeros_like(start), start)
-    segment, field = Segment(x, start, end, no_labels(64), ramp, None, flow, flow), UnguidedVelocity(EXACT)
+    segment, field = Segment(x, start, end, no_labels(64), progress, None, flow, flow), UnguidedVelocity(EXACT)
     rows = trajectory.objective.ask(segment, field)
     F, dF = flow(rows.x, rows.t, rows.s), None
     if rows.tangents is not None:
@@ -97,12 +97,12 @@ def law_gap(trajectory, flow):
     return max(map(largest, law_gaps(trajectory, flow)))
 
 
-def steps_of(trajectory, ramp):
+def steps_of(trajectory, progress):
     """The step sizes of a discrete law [64], at the same times as law_gaps has; None of a law that has none."""
     if not hasattr(trajectory.objective, "order"):
         return None
     t = random_times(64, 0.02, 0.98)
-    return trajectory.objective.step(trajectory.ends(t, torch.arange(64), 0, 0)[0], ramp)
+    return trajectory.objective.step(trajectory.ends(t, torch.arange(64), 0, 0)[0], progress)
 
 
 def off(x, t, s, y=None):
@@ -137,7 +137,7 @@ def test_a_discrete_law_meets_the_exact_flow_at_its_order(method):
     assert float(fell.min()) > 0.5
 
     def order(flow):
-        gaps = [law_gaps(trajectory, flow, ramp)[1].flatten(1).norm(dim=1) for ramp in (early, late)]
+        gaps = [law_gaps(trajectory, flow, progress)[1].flatten(1).norm(dim=1) for progress in (early, late)]
         moving = gaps[0] > 1e-6  # a segment of no length has no gap
         return float(((gaps[0] / gaps[1]).log() / fell)[moving].median())
 

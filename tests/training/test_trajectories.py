@@ -171,20 +171,20 @@ def test_rows_and_ends_belong_to_each_other():
 
 
 def test_the_weight_ramps_up():
-    segment = Instantaneous("instantaneous", FlowMatching(), weight=2.0, ramp_steps=4)
+    segment = Instantaneous("instantaneous", FlowMatching(), weight=2.0, weight_ramp_steps=4)
     plans = [plan_of(segment, step=step)[1] for step in (0, 1, 2, 4, 9)]
     assert [plan.weight for plan in plans] == [0.0, 0.5, 1.0, 2.0, 2.0]
-    assert [plan.ramp for plan in plans] == [1.0] * 5
+    assert [plan.progress for plan in plans] == [1.0] * 5
     assert plan_of(boundary(), step=0)[1].weight == 1.0
 
 
 def test_an_objective_with_a_schedule_of_its_own_is_told_how_far_it_has_come():
     segment = ToData("consistency", SCM(), weight=2.0, schedule_steps=4)
     plans = [plan_of(segment, step=step)[1] for step in (0, 1, 2, 4, 9)]
-    assert [plan.ramp for plan in plans] == [0.0, 0.25, 0.5, 1.0, 1.0]
+    assert [plan.progress for plan in plans] == [0.0, 0.25, 0.5, 1.0, 1.0]
     assert [plan.weight for plan in plans] == [2.0] * 5
     batch, sub = plan_of(segment, step=1)
-    assert batch.segment(sub, torch.zeros_like(batch.x)).ramp == 0.25
+    assert batch.segment(sub, torch.zeros_like(batch.x)).progress == 0.25
     with pytest.raises(ValueError, match="schedule_steps=4 has no effect on FlowMatching"):
         Instantaneous("instantaneous", FlowMatching(), schedule_steps=4)
 
@@ -209,7 +209,7 @@ def test_dyadic_segments_are_whole_steps_of_every_length_around_the_anchor():
         {"fraction": 0.0},
         {"fraction": 1.1},
         {"weight": -1.0},
-        {"ramp_steps": -1},
+        {"weight_ramp_steps": -1},
         {"every": -3},
         {"schedule_steps": -1},
     ],

@@ -56,14 +56,14 @@ def verify(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def facts(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path) -> dict[str, Any]:
     """What a checkpoint holds, its tensors not in memory, unchecked."""
     return read_rest(path) if path.is_dir() else load_plain(path)
 
 
 def stored_step(path: Path) -> int:
     """The optimizer step that a checkpoint was written at."""
-    content = facts(path)
+    content = read_metadata(path)
     if not isinstance(content, dict) or "global_step" not in content:
         raise DamagedError(path, "it has no global_step")
     return int(content["global_step"])

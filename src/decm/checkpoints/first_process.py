@@ -16,7 +16,7 @@ def is_first() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
-def tell(name: str, folder: Path, root: Path) -> None:
+def announce_folder(name: str, folder: Path, root: Path) -> None:
     """Say to the other processes of this launch which folder `name` means; `root` is one that all of them can read."""
     os.environ[name] = str(folder)
     if _torchrun():
@@ -29,7 +29,7 @@ def tell(name: str, folder: Path, root: Path) -> None:
         part.replace(word)
 
 
-def told(name: str, root: Path) -> Path | None:
+def inherited_folder(name: str, root: Path) -> Path | None:
     """What the first process said, on the others; None on the first. Raises TimeoutError if it says nothing."""
     if is_first():
         return None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from decm.checkpoints.durable import OLD, PART, link, publish, remove
 from decm.checkpoints.files import stored_step, verify
-from decm.checkpoints.sealed import DamagedError, tell
+from decm.checkpoints.sealed import DamagedError, print_once
 
 LAST, BEST, DAMAGED = "last.ckpt", "best.ckpt", ".damaged"
 
@@ -40,7 +40,7 @@ def candidates(folder: Path) -> list[Path]:
     return sorted([last, *found], key=lambda path: step if path == last else step_of(path) or 0, reverse=True)
 
 
-def newest_valid(folder: Path, say: Callable[[str], None] = tell) -> Path | None:
+def newest_valid(folder: Path, say: Callable[[str], None] = print_once) -> Path | None:
     """The newest checkpoint that is whole; None if there is none. Damaged ones are named, and so is what is used.
 
     Every rank comes to the same answer, as nothing is written before all have one.
@@ -61,7 +61,7 @@ def newest_valid(folder: Path, say: Callable[[str], None] = tell) -> Path | None
     return None
 
 
-def settle(folder: Path, step: int) -> None:
+def reset_to_step(folder: Path, step: int) -> None:
     """Before a run goes on at `step`: set aside what is newer (it was found damaged), have last.ckpt be a link."""
     last = folder / LAST
     if last.exists() and not last.is_symlink():
@@ -76,7 +76,7 @@ def settle(folder: Path, step: int) -> None:
         link(last, name_of(step))
     elif last.is_symlink():
         last.unlink()
-    clear(folder)
+    remove_leftovers(folder)
 
 
 def prune(folder: Path, keep: int, best: int | None) -> None:
@@ -90,10 +90,10 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
     for path in found[keep:]:
         if step_of(path) != best:
             remove(path)
-    clear(folder)
+    remove_leftovers(folder)
 
 
-def clear(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what killed saves left."""
     for suffix in (PART, OLD):
         for path in folder.glob(f"*{suffix}"):

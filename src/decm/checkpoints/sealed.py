@@ -74,7 +74,7 @@ def check_seal(content: Any, path: Path) -> None:
         if VERSION in content:
             raise DamagedError(path, "its checksum is missing")
         if "decm_config" in content:
-            tell(f"Checkpoint {path} carries no checksum (an older decm wrote it); it is taken as it is.")
+            print_once(f"Checkpoint {path} carries no checksum (an older decm wrote it); it is taken as it is.")
         return
     if not isinstance(content.get(VERSION), int) or content[VERSION] > SCHEMA:
         raise NewerSchemaError(
@@ -89,7 +89,7 @@ def check_seal(content: Any, path: Path) -> None:
         raise DamagedError(path, f"its checksum is {found[:12]}..., expected {str(content[CHECKSUM])[:12]}...")
 
 
-def tell(line: str) -> None:
+def print_once(line: str) -> None:
     """Say something once, however many ranks there are."""
     if is_first():
         print(line, flush=True)

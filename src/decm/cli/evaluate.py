@@ -98,9 +98,9 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
         run.data.path = cfg.data.path
     bench = run.evaluation.bench
     given = [key for key in ("reference", "features", "weights") if cfg[key] is not None]
-    deaf = [key for key in given if key not in bench]
-    if deaf:
-        raise ValueError(f"{deaf[0]}={cfg[deaf[0]]} has no effect: the bench of this run is {bench._target_}.")
+    ignored = [key for key in given if key not in bench]
+    if ignored:
+        raise ValueError(f"{ignored[0]}={cfg[ignored[0]]} has no effect: the bench of this run is {bench._target_}.")
     if cfg.features is not None:
         bench.weights = None  # the old features'
     for key in given:

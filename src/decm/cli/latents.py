@@ -32,29 +32,28 @@ NEEDS = {"encode": ("source", "out", "weights"), "import": ("source", "out"), "c
 
 
 def task(cfg: DictConfig) -> None:
-    """Do what `action` says. Raises ValueError for settings that the action lacks, or that it would not heed."""
+    """Do what `action` says. Raises ValueError for settings that the action lacks, or that it would ignore."""
     action = None if OmegaConf.is_missing(cfg, "action") else cfg.action
     if action not in USES:
         raise ValueError(f"action={action!r} is unknown; expected `decm latents {'|'.join(USES)}`.")
     missing = [key for key in NEEDS[action] if cfg[key] is None]
     if missing:
         raise ValueError(f"`decm latents {action}` needs {', '.join(f'{key}=...' for key in missing)}.")
-    _refuse_unheeded(action)
+    _refuse_ignored(action)
     if "dtype" in USES[action] and cfg.dtype not in DTYPES:
         raise ValueError(f"dtype={cfg.dtype!r}: expected one of {', '.join(DTYPES)}.")
     {"encode": encode, "import": import_, "check": check, "synth": synth}[action](cfg)
 
 
-def _refuse_unheeded(action: str) -> None:
+def _refuse_ignored(action: str) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
         given = {override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
-        unheeded = sorted(given - USES[action] - {"action", "debug"})
-        if unheeded:
+        ignored = sorted(given - USES[action] - {"action", "debug"})
+        if ignored:
             raise ValueError(
-                f"`decm latents {action}` does not heed {', '.join(unheeded)}. What it heeds: "
-                f"{', '.join(sorted(USES[action]))}."
+                f"`decm latents {action}` ignores {', '.join(ignored)}. It takes: {', '.join(sorted(USES[action]))}."
             )
 
 

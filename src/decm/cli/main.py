@@ -30,9 +30,11 @@ MODULES = {"runs": "list_runs"}  # where a verb's `task` is, unless in cli/<verb
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
 FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the setting that it is
 # Hydra's flags that are followed by a word of their own.
-VALUED = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir",
-          "-i", "--info", "--experimental-rerun")  # fmt: skip
-NOISE = (  # warnings of libraries about themselves, which a user can do nothing about
+FLAGS_WITH_VALUE = (
+    "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "-i",
+    "--info", "--experimental-rerun",
+)  # fmt: skip
+IGNORED_WARNINGS = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
     ".*does not have many workers", ".*Checkpoint directory .* exists and is not empty",
@@ -96,7 +98,7 @@ def find_action(verb: str, argv: list[str]) -> None:
 def check_words(verb: str, argv: list[str]) -> None:
     """Leave with the first word that is neither `key=value` nor a flag, nor what a flag takes."""
     for before, word in pairwise(argv):
-        if not ("=" in word or word.startswith(("-", "~")) or before in VALUED):
+        if not ("=" in word or word.startswith(("-", "~")) or before in FLAGS_WITH_VALUE):
             fail(f"expected key=value, found {word!r}. See decm {verb} --help.", CONFIG_ERROR)
 
 
@@ -160,7 +162,7 @@ def command() -> None:
     def job(cfg: DictConfig) -> Any:
         nonlocal started
         started = True
-        for message in NOISE:
+        for message in IGNORED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:

@@ -9,7 +9,7 @@ from decm.experiment.dry_run import describe
 from decm.experiment.resume import run_to_continue
 from decm.experiment.run import run_in
 from decm.settings.composition import note_contents, plain
-from decm.sweeps.job import apart, earlier, job_folder, note, wants_processes
+from decm.sweeps.job import finished_metric, job_folder, run_in_subprocess, save_overrides, wants_processes
 from decm.training.callbacks.reliability.preemption import PreemptedError
 
 
@@ -25,12 +25,12 @@ def task(cfg: DictConfig) -> float | None:
     try:
         if fixed is None:
             return run_in(cfg, run_to_continue(cfg) if is_first() else None)
-        done = earlier(fixed, plain(cfg))
+        done = finished_metric(fixed, plain(cfg))
         if done is not None:
             return done
-        note(fixed)
+        save_overrides(fixed)
         if wants_processes(cfg):
-            return apart(fixed)
+            return run_in_subprocess(fixed)
         return run_in(cfg, fixed, f"{cfg.name}/{fixed.parent.name}")
     except PreemptedError as stop:
         stop.requeue()

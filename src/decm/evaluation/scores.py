@@ -72,7 +72,7 @@ class InceptionScore(Metric):
         return (self.information / self.count - torch.special.xlogy(mean, mean).sum(1)).exp()
 
 
-class Kept(Metric):
+class FeatureSubset(Metric):
     """At most `limit` rows [N, D] of those seen: a random part, the same for any order, batches or number of ranks.
 
     Sample i has a random key of its own; the rows with the smallest keys stay, in the order of i.

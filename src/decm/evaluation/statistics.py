@@ -18,7 +18,7 @@ from torch import Tensor
 
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import Moments, is_covariance
-from decm.evaluation.scores import Kept
+from decm.evaluation.scores import FeatureSubset
 
 KEYS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 BUILD = "Build one with: decm reference images=<folder> out=<file>.npz"
@@ -138,7 +138,7 @@ def build_reference(
     Raises ValueError for fewer than two images.
     """
     sums = {name: Moments(extractor.dims[name], distributed=False) for name in KEYS if name in extractor.dims}
-    kept, count = Kept(extractor.dims["pool"], keep, distributed=False), 0
+    kept, count = FeatureSubset(extractor.dims["pool"], keep, distributed=False), 0
     for batch in images:
         found = extractor(batch)
         for name, metric in sums.items():

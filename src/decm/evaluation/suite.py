@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric
 
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import FrechetDistance
-from decm.evaluation.scores import NEIGHBORS, InceptionScore, Kept, kernel_distance, precision_recall
+from decm.evaluation.scores import NEIGHBORS, FeatureSubset, InceptionScore, kernel_distance, precision_recall
 from decm.evaluation.statistics import KEYS, Reference
 from decm.flow.randomness import generator
 
@@ -41,7 +41,7 @@ class MetricSuite:
             name: FrechetDistance(*moments, distributed=distributed).to(home)
             for name, moments in reference.moments.items() if name in KEYS and name in extractor.dims
         }  # fmt: skip
-        self.kept = Kept(extractor.dims["pool"], keep, distributed).to(home)
+        self.kept = FeatureSubset(extractor.dims["pool"], keep, distributed).to(home)
         classes = extractor.dims.get("logits")
         self.inception_score = InceptionScore(classes, num, distributed=distributed).to(home) if classes else None
         self.hits = MeanMetric(sync_on_compute=distributed).set_dtype(torch.float64).to(home)

@@ -18,7 +18,7 @@ from decm.experiment.bench import Bench
 from decm.experiment.build import build_evaluator, build_trajectories, segment_names
 from decm.experiment.expected import build_expected
 from decm.experiment.scores import code_version
-from decm.experiment.teachers import Source
+from decm.experiment.teachers import TeacherBundle
 from decm.runs.folders import LAST
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
 from decm.training.callbacks.method.ema import EMA
@@ -73,8 +73,8 @@ def machine(cfg: DictConfig) -> dict[str, Any]:
 
 
 def build_callbacks(
-    cfg: DictConfig, settings: dict[str, Any], folder: Path, dataset: Dataset, source: Source, bench: Bench | None,
-    teacher: dict[str, str | None],
+    cfg: DictConfig, settings: dict[str, Any], folder: Path, dataset: Dataset, source: TeacherBundle,
+    bench: Bench | None, teacher: dict[str, str | None],
 ) -> list[Callback]:  # fmt: skip
     """Trajectories, EMA, progress, guards and checkpoints; with a bench the previews and evaluation in the loop."""
     callbacks: list[Callback] = [

@@ -66,7 +66,7 @@ def costs(
     def student(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
         return looked(x, t, y)
 
-    segment = Segment(x, start, end, y, trajectory.ramp(step), v, student, student)
+    segment = Segment(x, start, end, y, trajectory.progress(step), v, student, student)
     before = field.rows
     rows = trajectory.objective.ask(segment, field)
     trajectory.objective.aim(segment, x, None if rows.tangents is None else x, field)

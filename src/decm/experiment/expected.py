@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from decm.checkpoints.first_process import is_first
-from decm.runs.folders import other_settings, work
+from decm.runs.folders import comparable_settings, other_settings
 from decm.settings.composition import compose, conf_dir, note_contents, plain
 from decm.training.callbacks.evaluation.expected import Curve, Expected
 from decm.training.callbacks.evaluation.previews import Evaluate
@@ -54,6 +54,6 @@ def deviations(experiment: str, settings: dict[str, Any]) -> list[str]:
 
 def relevant(settings: dict[str, Any]) -> dict[str, Any]:
     """What of a plain configuration the figures in the loop depend on."""
-    kept = {key: value for key, value in work(settings).items() if key not in MAY_DIFFER}
+    kept = {key: value for key, value in comparable_settings(settings).items() if key not in MAY_DIFFER}
     kept["evaluation"] = {k: v for k, v in kept["evaluation"].items() if k not in MAY_DIFFER_OF_EVALUATION}
     return kept

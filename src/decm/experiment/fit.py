@@ -20,7 +20,7 @@ from decm.experiment.bench import Bench
 from decm.experiment.build import build_network
 from decm.experiment.callbacks import build_callbacks, machine
 from decm.experiment.resume import resume_point, teacher_facts
-from decm.experiment.teachers import Source, initialize
+from decm.experiment.teachers import TeacherBundle, initialize_student
 from decm.experiment.warm_start import warm_start
 from decm.networks.regions import prepare_regions
 from decm.runs.folders import LAST
@@ -34,7 +34,7 @@ from decm.training.module import DistillationModule, Recipe
 from decm.training.sharding import PRECISIONS, Sharding
 from decm.training.speed import Speed
 
-OTHER_DATA = 2**32  # between the data seeds before and after a rollback
+SEED_STRIDE = 2**32  # between the data seeds before and after a rollback
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def build_module(cfg: DictConfig, source: Source, rollbacks: int = 0, fresh: bool = True) -> DistillationModule:
+def build_module(cfg: DictConfig, source: TeacherBundle, rollbacks: int = 0, fresh: bool = True) -> DistillationModule:
     """Student (from another's or the teacher's weights where asked), EMA and teacher, with the recipe of a config.
 
     After each rollback the data seed is another one. Where the run is not `fresh`, a checkpoint has the weights.
     """
     student = build_network(cfg.network, cfg.seed)
     if cfg.warm_start is None:
-        initialize(student, source, cfg)
+        initialize_student(student, source, cfg)
     elif fresh:
         warm_start(student, cfg)
     times = instantiate(cfg.times) if cfg.times else None
     recipe = Recipe(
-        cfg.seed + rollbacks * OTHER_DATA, cfg.batch_size, instantiate(cfg.optimizer), instantiate(cfg.schedule),
+        cfg.seed + rollbacks * SEED_STRIDE, cfg.batch_size, instantiate(cfg.optimizer), instantiate(cfg.schedule),
         cfg.label_drop, times,
         cfg.jvp, cfg.fused,
     )  # fmt: skip
@@ -82,7 +82,7 @@ def build_module(cfg: DictConfig, source: Source, rollbacks: int = 0, fresh: boo
 
 
 def fit(
-    cfg: DictConfig, folder: Path, dataset: Dataset, source: Source, bench: Bench | None = None,
+    cfg: DictConfig, folder: Path, dataset: Dataset, source: TeacherBundle, bench: Bench | None = None,
     group: str | None = None,
 ) -> Fitted:  # fmt: skip
     """Train until max_steps, from the newest whole checkpoint of the folder if there is one.

@@ -20,7 +20,13 @@ from decm.experiment.build import build_bench, build_dataset, build_network, bui
 from decm.experiment.callbacks import build_callbacks, machine
 from decm.experiment.checks import check_num_samples, check_settings
 from decm.experiment.dry_run import needs_no_teacher
-from decm.experiment.teachers import Source, guided_field, initialize, obtain, teacher_config
+from decm.experiment.teachers import (
+    TeacherBundle,
+    guided_field,
+    initialize_student,
+    load_or_train_teacher,
+    teacher_config,
+)
 from decm.experiment.warm_start import check_warm_start
 from decm.generator.networks import PARTS, check_targets
 from decm.networks.regions import prepare_regions
@@ -34,7 +40,7 @@ class Prepared:
 
     dataset: Dataset
     bench: Bench
-    source: Source | None
+    source: TeacherBundle | None
 
 
 def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
@@ -52,15 +58,15 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
         check_teacher(teacher_config(cfg), dataset)
     if is_first():  # the others cannot tell which folder goes on
         check_warm_start(cfg, folder)
-    source = None if cfg.teacher.kind == "auto" else obtain(cfg, dataset, _no_training)
+    source = None if cfg.teacher.kind == "auto" else load_or_train_teacher(cfg, dataset, _no_training)
     if cfg.distill:
         student = build_network(cfg.network, cfg.seed)
         prepare_regions(student, cfg.trainer.compile, cfg.trainer.activation_checkpointing)
         if source is None:
             guided_field(cfg, student)
         elif cfg.warm_start is None:
-            initialize(student, source, cfg)
-        build_callbacks(cfg, plain(cfg), Path(cfg.runs), dataset, source or Source(None), None, {})
+            initialize_student(student, source, cfg)
+        build_callbacks(cfg, plain(cfg), Path(cfg.runs), dataset, source or TeacherBundle(None), None, {})
     bench = build_bench(cfg, dataset)
     check_num_samples(cfg.evaluation, bench.judge)
     return Prepared(dataset, bench, source)
@@ -73,7 +79,7 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
     if cfg.teacher.kind == "auto":
         check_teacher(teacher_config(cfg), dataset)
     else:
-        obtain(cfg, dataset, _no_training)
+        load_or_train_teacher(cfg, dataset, _no_training)
 
 
 def check_parts(cfg: DictConfig) -> None:

@@ -7,12 +7,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from decm.checkpoints.checksums import weights_digest
-from decm.checkpoints.files import facts
+from decm.checkpoints.files import read_metadata
 from decm.checkpoints.first_process import is_first
 from decm.checkpoints.folder import newest_valid
-from decm.experiment.teachers import Source
+from decm.experiment.teachers import TeacherBundle
 from decm.runs.contents import kept_contents
-from decm.runs.folders import CONFIG, other_settings, read_config, short, unfinished, unfinished_folders
+from decm.runs.folders import CONFIG, other_settings, read_config, shortened, unfinished, unfinished_folders
 from decm.settings.composition import CONTENTS, plain
 
 JUDGED = ("evaluation", "report", "logger")  # what a run may have otherwise from one start to the next
@@ -34,7 +34,7 @@ def run_to_continue(cfg: DictConfig) -> Path | None:
             newest = next(iter(unfinished_folders(root, cfg.name)), None)
             if newest is not None and is_first():
                 why = differing(cfg, read_config(newest) or {})[0]
-                print(f"resume=auto starts a new run: the unfinished {newest} has other settings: {short(why)}.")
+                print(f"resume=auto starts a new run: the unfinished {newest} has other settings: {shortened(why)}.")
             return None
     else:
         folder = Path(str(cfg.resume))
@@ -42,7 +42,7 @@ def run_to_continue(cfg: DictConfig) -> Path | None:
     before = read_config(folder) or {}
     judged = other_settings(before, settings, lambda config: {key: config.get(key) for key in JUDGED})
     if judged and is_first():
-        print(f"{folder} goes on with other settings beside the training: {short(judged)}.", flush=True)
+        print(f"{folder} goes on with other settings beside the training: {shortened(judged)}.", flush=True)
     cfg[CONTENTS] = {**kept_contents(before, settings), **cfg[CONTENTS]}
     return folder
 
@@ -57,7 +57,7 @@ def check_same_training(cfg: DictConfig, folder: Path) -> None:
         return
     steps, before = int(cfg.max_steps), config.get("max_steps")
     if len(others) > 1 or not isinstance(before, int) or steps <= before:
-        raise ValueError(f"resume={folder} is not a run folder with these settings: {short(others)}.")
+        raise ValueError(f"resume={folder} is not a run folder with these settings: {shortened(others)}.")
     advice = f"Start a run of its own from its weights: warm_start={folder} without resume."
     schedule = str(cfg.schedule._target_).rpartition(".")[2]
     if follow:
@@ -86,7 +86,7 @@ def differing(cfg: DictConfig, config: dict[str, Any]) -> tuple[list[str], list[
     return [first, *own], [line for line in every if line not in own and line != first]
 
 
-def teacher_facts(source: Source) -> dict[str, str | None]:
+def teacher_facts(source: TeacherBundle) -> dict[str, str | None]:
     """{path, sha256} of the teacher's weights, which a checkpoint has instead of them; None of what has none."""
     net = source.teacher.network if source.teacher else None
     return {"path": source.path, "sha256": weights_digest(net.state_dict()) if net is not None else None}
@@ -95,7 +95,7 @@ def teacher_facts(source: Source) -> dict[str, str | None]:
 def resume_point(folder: Path, teacher: dict[str, str | None]) -> Path | None:
     """The newest whole checkpoint of a folder, None if there is none. Raises ValueError if its teacher was another."""
     checkpoint = newest_valid(folder)
-    before = facts(checkpoint).get("teacher") if checkpoint is not None else None
+    before = read_metadata(checkpoint).get("teacher") if checkpoint is not None else None
     if before is not None and before["sha256"] != teacher["sha256"]:
         raise ValueError(
             f"The teacher has changed since {checkpoint}: found {teacher['path']} with weights of sha256 "

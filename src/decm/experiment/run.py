@@ -18,14 +18,22 @@ from decm.experiment.build import build_dataset, build_evaluator, segment_names
 from decm.experiment.fit import fit, quiet
 from decm.experiment.prepare import Prepared, check_writable, prepare
 from decm.experiment.scores import code_version, costs, figures, score_models
-from decm.experiment.teachers import Source, obtain
+from decm.experiment.teachers import TeacherBundle, load_or_train_teacher
 from decm.flow.exact import MixtureFlow
 from decm.flow.flow_map import FlowMap
 from decm.report.pictures import samples_by_seed
 from decm.report.runs import try_page
 from decm.report.table import markdown, show
 from decm.runs.contents import by_content
-from decm.runs.folders import metric, note_command, note_data, open_folder, read_config, work, write_results
+from decm.runs.folders import (
+    append_command,
+    comparable_settings,
+    metric,
+    open_folder,
+    read_config,
+    save_data_metadata,
+    write_results,
+)
 from decm.runs.locks import locked, unlock
 from decm.settings.composition import plain
 from decm.settings.words import job_command
@@ -45,7 +53,7 @@ def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> fl
         folder = open_folder(plain(cfg), chosen)
         if is_first():
             print(f"{cfg.name} in {folder}", flush=True)
-            note_command(folder, job_command())
+            append_command(folder, job_command())
         try:
             return run(cfg, folder, prepared, group)
         finally:
@@ -59,8 +67,8 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
     """
     dataset, bench = prepared.dataset, prepared.bench
     if is_first():
-        note_data(folder, dataset.manifest.facts())
-    source = prepared.source or obtain(cfg, dataset, fit_teacher)
+        save_data_metadata(folder, dataset.manifest.facts())
+    source = prepared.source or load_or_train_teacher(cfg, dataset, fit_teacher)
     if not cfg.distill:
         return score_teacher(cfg, folder, dataset, bench, source)
     fitted = fit(cfg, folder, dataset, source, bench, group)
@@ -90,7 +98,7 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
         finish(fitted.loggers)
 
 
-def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, source: Source) -> float | None:
+def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, source: TeacherBundle) -> float | None:
     """`distill=false`: score the teacher alone, as guided by these settings; returns its metric at its most steps."""
     assert source.teacher is not None  # by check_settings
     began = time.perf_counter()
@@ -118,13 +126,13 @@ def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Benc
     if rank_and_world()[1] == 1:
         return evaluator
     settings = read_config(folder) or {}  # of the first process: all must come to the same name
-    return stored(evaluator, folder, {"settings": work(by_content(settings)), "code": code_version()})
+    return stored(evaluator, folder, {"settings": comparable_settings(by_content(settings)), "code": code_version()})
 
 
 def fit_teacher(cfg: DictConfig, folder: Path) -> None:
     """Train a teacher in `folder`, without an evaluation of its own: the student's table has the teacher's rows."""
     dataset = build_dataset(cfg)
-    fitted = fit(cfg, folder, dataset, obtain(cfg, dataset, fit_teacher))
+    fitted = fit(cfg, folder, dataset, load_or_train_teacher(cfg, dataset, fit_teacher))
     finish(fitted.loggers)
     if fitted.is_main:
         write_results(folder, {"experiment": cfg.name, "seed": cfg.seed, "seconds": {"distill": fitted.seconds}})

@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from torch import nn
 
-from decm.checkpoints.first_process import tell, told
+from decm.checkpoints.first_process import announce_folder, inherited_folder
 from decm.data.loader import Dataset
 from decm.data.toy import MixturePoints
 from decm.experiment.build import build_network
@@ -22,7 +22,7 @@ from decm.generator.checkpoints import EMA, read_checkpoint, weights_of
 from decm.generator.networks import load_strictly
 from decm.networks.dit import LightningDiT
 from decm.networks.weights import load_weights
-from decm.runs.folders import RESULTS, new_folder, note_command, read_config, run_folders, write_config
+from decm.runs.folders import RESULTS, append_command, new_folder, read_config, run_folders, write_config
 from decm.runs.locks import locked
 from decm.settings.composition import compose, from_plain, note_contents, plain, teacher_hash
 from decm.settings.limits import check_name
@@ -34,7 +34,7 @@ Fit = Callable[[DictConfig, Path], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class TeacherBundle:
     """A teacher, the flow map to sample it with, the weights that the student starts from, and how it came about."""
 
     teacher: Teacher | None
@@ -44,21 +44,21 @@ class Source:
     reused: bool = False
     seconds: float = 0.0
 
-    def with_network(self, network: nn.Module | None) -> "Source":
+    def with_network(self, network: nn.Module | None) -> "TeacherBundle":
         """The same source, whose teacher's network is this one."""
         return replace(self, teacher=replace(self.teacher, network=network)) if self.teacher else self
 
 
-def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:
+def load_or_train_teacher(cfg: DictConfig, dataset: Dataset, fit: Fit) -> TeacherBundle:
     """The source of velocity that `teacher.kind` names; `fit(cfg, folder)` trains one where there is none yet."""
     kind = cfg.teacher.kind
     if kind == "none":
-        return Source(None)
+        return TeacherBundle(None)
     if kind == "exact":
         if not isinstance(dataset, MixturePoints):
             raise ValueError(f"teacher=exact needs a 2-D mixture; the flow of {dataset.manifest.name!r} is not known.")
         flow = dataset.exact_flow()
-        return Source(Teacher(flow.velocity), FlowMap(flow))
+        return TeacherBundle(Teacher(flow.velocity), FlowMap(flow))
     if kind == "checkpoint":
         if not cfg.teacher.path:
             raise ValueError("teacher=checkpoint needs teacher.path=<a run folder or a checkpoint>.")
@@ -72,7 +72,7 @@ def obtain(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Source:
     raise ValueError(f"teacher.kind={kind!r} is unknown; expected auto, checkpoint, weights, exact or none.")
 
 
-def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -> Source:
+def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -> TeacherBundle:
     checkpoint = read_checkpoint(path)
     stored = from_plain(checkpoint["decm_config"])
     network: nn.Module = build_network(stored.network, 0)
@@ -87,7 +87,7 @@ def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -
     return _guided(cfg, network, weights, path, reused, seconds)
 
 
-def _from_weights(cfg: DictConfig) -> Source:
+def _from_weights(cfg: DictConfig) -> TeacherBundle:
     """A released file of LightningDiT's or FACM's names, read strictly into this run's network without an end time."""
     if not cfg.teacher.path:
         raise ValueError("teacher=weights needs teacher.path=<a .pt or .safetensors file of a released network>.")
@@ -106,7 +106,7 @@ def guided_field(cfg: DictConfig, network: nn.Module) -> GuidedVelocity:
 
 def _guided(
     cfg: DictConfig, network: nn.Module, weights: dict[str, Any], path: str, reused: bool, seconds: float
-) -> Source:
+) -> TeacherBundle:
     """The source whose velocity is a network's, guided as `teacher.guidance` says."""
     network.eval().requires_grad_(False)
     field = guided_field(cfg, network)
@@ -114,10 +114,10 @@ def _guided(
     def guided(x: Any, t: Any, s: Any, y: Any) -> Any:
         return field(x, t, y)
 
-    return Source(Teacher(field, network), FlowMap(guided), weights, path, reused, seconds)
+    return TeacherBundle(Teacher(field, network), FlowMap(guided), weights, path, reused, seconds)
 
 
-def initialize(student: nn.Module, source: Source, cfg: DictConfig) -> None:
+def initialize_student(student: nn.Module, source: TeacherBundle, cfg: DictConfig) -> None:
     """Start the student from the teacher's weights, so that F(x, t, s) = v(x, t), where `teacher.init_student`."""
     if source.weights is None or not cfg.teacher.init_student:
         return
@@ -149,7 +149,7 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
     wanted = teacher_config(cfg)
     settings = plain(wanted)
     key, root = teacher_hash(settings), Path(cfg.runs)
-    launched = told("DECM_TEACHER_FOLDER", root)
+    launched = inherited_folder("DECM_TEACHER_FOLDER", root)
     if launched is not None:  # the main process holds the lock and waits for this one in the fit
         if not (launched / RESULTS).is_file():
             fit(wanted, launched)
@@ -158,13 +158,13 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
         matching = [f for f in run_folders(root, settings["name"]) if teacher_hash(read_config(f) or settings) == key]
         for folder in matching:
             if (folder / RESULTS).is_file():
-                tell("DECM_TEACHER_FOLDER", folder, root)
+                announce_folder("DECM_TEACHER_FOLDER", folder, root)
                 return folder, True
         folder = matching[0] if matching else new_folder(root, settings["name"])
         with locked(folder):
             write_config(folder, settings)
-            note_command(folder, job_command())  # of the run that it is trained for
-            tell("DECM_TEACHER_FOLDER", folder, root)
+            append_command(folder, job_command())  # of the run that it is trained for
+            announce_folder("DECM_TEACHER_FOLDER", folder, root)
             print(f"Training the teacher first: {settings['name']} in {folder}", flush=True)
             fit(wanted, folder)
         return folder, False

@@ -39,7 +39,7 @@ def is_latent(data: dict[str, Any]) -> bool:
     return data["extra"].get("kind") == "latents"
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
+def as_int(name: str, value: Any, least: int | None = None) -> int:
     """The whole number of an argument called `name`. Raises ValueError for anything else, and below `least`."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
@@ -59,7 +59,7 @@ class Generator:
     """
 
     def __init__(self, stored: Stored, device: str = "auto", batch_size: int = 64) -> None:
-        batch_size = whole("batch_size", batch_size, 1)
+        batch_size = as_int("batch_size", batch_size, 1)
         self.config, self.folder = stored.config, stored.folder
         self.manifest = manifest_of(stored.config["data"])
         self.device, self.batch_size = pick_device(device), batch_size
@@ -99,7 +99,7 @@ class Generator:
 
     def sampler(self, steps: int) -> str:
         """The sampler that `steps` steps are taken with: what is stored for them, else the rule of flow/solvers.py."""
-        steps = whole("steps", steps)
+        steps = as_int("steps", steps)
         return self.config["samplers"].get(str(steps)) or choose_sampler(steps, self.config["trained_on"])
 
     def __call__(
@@ -123,7 +123,7 @@ class Generator:
     ) -> Tensor:  # fmt: skip
         """The samples as the network makes them, normalized: float32 [N, C, H, W] on the CPU."""
         wanted, name = self._labels(labels, num), sampler or self.sampler(steps)
-        steps, seed, size = whole("steps", steps), whole("seed", seed), self._size(batch_size)
+        steps, seed, size = as_int("steps", steps), as_int("seed", seed), self._size(batch_size)
         check_steps(steps, name, "steps")
         shape, flow_map = self.manifest.shape, self.flow_map
         parts = [
@@ -161,14 +161,14 @@ class Generator:
         return str(file)
 
     def _size(self, batch_size: int | None) -> int:
-        return self.batch_size if batch_size is None else whole("batch_size", batch_size, 1)
+        return self.batch_size if batch_size is None else as_int("batch_size", batch_size, 1)
 
     def _labels(self, labels: Labels | None, num: int | None) -> Tensor:
         classes = self.manifest.num_classes
         if labels is None:
             if num is None:
                 raise ValueError("Found no labels and num=None; pass labels=[...], or num=<how many samples>.")
-            return balanced_labels(whole("num", num, 1), classes)
+            return balanced_labels(as_int("num", num, 1), classes)
         if num is not None:
             raise ValueError("Found labels and num; pass one of the two.")
         # A text is iterable, and an array's number too.

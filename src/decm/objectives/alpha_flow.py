@@ -17,7 +17,7 @@ class AlphaFlow(MeanFlow):
     """F's target is a v + (1 - a) F-(x_u, u, s) with u = t + a (s - t) and x_u = x_t + (u - t) v.
 
     arXiv:2510.20771 Sec. 4: a = 1 is flow matching on the segment, a = 1/2 a shortcut, a -> 0 MeanFlow. Over the ramp
-    a = sigmoid(-sharpness (ramp - 1/2)), which is 1 above 1 - eta and 0 (MeanFlow's continuous law) below eta.
+    a = sigmoid(-sharpness (progress - 1/2)), which is 1 above 1 - eta and 0 (MeanFlow's continuous law) below eta.
     L = e / a, over (e / a^2 + c)^power (detached); MeanFlow's at a = 0. At the exact flow target and prediction differ
     by order a^2.
     """
@@ -32,22 +32,22 @@ class AlphaFlow(MeanFlow):
         if self.sharpness <= 0 or not 0 < self.eta < 0.5:
             raise ValueError(f"sharpness={self.sharpness}, eta={self.eta}; expected sharpness > 0 and 0 < eta < 0.5.")
 
-    def alpha(self, ramp: float) -> float:
+    def alpha(self, progress: float) -> float:
         """a, the share of the segment that v steps over."""
-        a = 1 / (1 + math.exp(self.sharpness * (ramp - 0.5)))
+        a = 1 / (1 + math.exp(self.sharpness * (progress - 0.5)))
         return 0.0 if a < self.eta else 1.0 if a > 1 - self.eta else a
 
-    def step(self, t: Tensor, ramp: float) -> Tensor:
+    def step(self, t: Tensor, progress: float) -> Tensor:
         """a at times t [b]: the same at all of them."""
-        return torch.full_like(t, self.alpha(ramp))
+        return torch.full_like(t, self.alpha(progress))
 
     def ask(self, segment: Segment, field: Field) -> Rows:
-        if self.alpha(segment.ramp) == 0:
+        if self.alpha(segment.progress) == 0:
             return super().ask(segment, field)
         return Rows(segment.x, segment.start, segment.end, segment.y)
 
     def aim(self, segment: Segment, F: Tensor, dF: Tensor | None, field: Field) -> Aim:
-        a = self.alpha(segment.ramp)
+        a = self.alpha(segment.progress)
         if a == 0:
             return super().aim(segment, F, dF, field)
         v, middle = segment.velocity(field), segment.start + a * (segment.end - segment.start)
@@ -57,7 +57,7 @@ class AlphaFlow(MeanFlow):
         return Aim(target, F - target)
 
     def measure(self, segment: Segment, F: Tensor, aim: Aim) -> Tensor:
-        a = self.alpha(segment.ramp)
+        a = self.alpha(segment.progress)
         if a == 0:
             return super().measure(segment, F, aim)
         loss = mean_square(F - aim.target) / a

@@ -39,15 +39,15 @@ def missing_network(*args: Tensor) -> Tensor:
 class Segment:
     """The rows of a planned law: states x at times `start`, to be carried to times `end`.
 
-    `ramp` is how far the law's own schedule has come, 0 to 1. `student` and `average` are the student as it is and its
-    EMA, as F(x, t, s, y) without gradient: for discrete laws, whose target lies in them.
+    `progress` is how far the law's own schedule has come, 0 to 1. `student` and `average` are the student as it is and
+    its EMA, as F(x, t, s, y) without gradient: for discrete laws, whose target lies in them.
     """
 
     x: Tensor  # [b, ...]
     start: Tensor  # [b]
     end: Tensor  # [b]
     y: Tensor  # [b]
-    ramp: float = 1.0
+    progress: float = 1.0
     v: Tensor | None = None  # the field at (x, start) if it is known already
     student: Network = missing_network
     average: Network = missing_network
@@ -68,8 +68,8 @@ class Objective(Protocol):
     """A law on a segment. It never calls the student with gradient: all planned segments share one call.
 
     One with parameters of its own is an nn.Module too; one with a schedule sets `scheduled = True` and reads
-    `segment.ramp`; a discrete one states the `order` in its step size at which target and prediction meet at the exact
-    flow, and its `step(ramp)`.
+    `segment.progress`; a discrete one states the `order` in its step size at which target and prediction meet at the
+    exact flow, and its `step(progress)`.
     """
 
     def ask(self, segment: Segment, field: Field) -> Rows:
@@ -100,7 +100,7 @@ class SubTrajectory:
     count: int
     rows: Tensor | None = None
     weight: float = 1.0
-    ramp: float = 1.0  # of the law's own schedule
+    progress: float = 1.0  # of the law's own schedule
 
 
 @dataclass
@@ -130,4 +130,4 @@ class Batch:
         pick = slice(None) if sub.rows is None else sub.rows
         x = interpolate(self.x[pick], self.z[pick], sub.start)
         known = shared_everywhere or torch.equal(sub.start, self.t[pick])
-        return Segment(x, sub.start, sub.end, self.y[pick], sub.ramp, v[pick] if known else None)
+        return Segment(x, sub.start, sub.end, self.y[pick], sub.progress, v[pick] if known else None)

@@ -16,7 +16,7 @@ class DiscreteConsistency:
 
     a = (u - t) / (1 - t) = min(1, n(t) / q^m), n(t) = 1 + k sigmoid(-b (1 - t) / t): Easy Consistency Tuning
     (arXiv:2406.14548 Sec. 3.2; q = 2, k = 8, b = 1, its noise level sigma = (1 - t) / t). The stage m goes from 1 to
-    `stages` with the ramp; where a = 1 the law is flow matching. L = (sqrt(e + (a c)^2) - a c) / a, with e the mean
+    `stages` with the progress; where a = 1 the law is flow matching. L = (sqrt(e + (a c)^2) - a c) / a, with e the mean
     square of F - target: its weight 1 / (t - r), and c = 0 as on its CIFAR-10 (here the limit of small c).
     At the exact flow target and prediction differ by order a^2.
     """
@@ -36,9 +36,9 @@ class DiscreteConsistency:
                 f"q={self.q}, stages={self.stages}, k={self.k}, c={self.c}; expected q > 1, stages >= 1, k >= 0, c > 0."
             )
 
-    def step(self, t: Tensor, ramp: float) -> Tensor:
+    def step(self, t: Tensor, progress: float) -> Tensor:
         """a, the step as a share of the time to the data, [b]."""
-        m = min(self.stages, 1 + int(ramp * self.stages))
+        m = min(self.stages, 1 + int(progress * self.stages))
         n = 1 + self.k * torch.sigmoid(-self.b * (1 - t) / t.clamp(min=1e-6))
         return (n / self.q**m).clamp(max=1)
 
@@ -47,12 +47,12 @@ class DiscreteConsistency:
 
     def aim(self, segment: Segment, F: Tensor, dF: Tensor | None, field: Field) -> Aim:
         t, v = segment.start, segment.velocity(field)
-        a = self.step(t, segment.ramp)
+        a = self.step(t, segment.progress)
         ahead = t + a * (segment.end - t)
         later = segment.student(segment.x + expand(ahead - t, v) * v, ahead, segment.end, segment.y)
         target = expand(a, v) * v + expand(1 - a, v) * later
         return Aim(target, F - target)
 
     def measure(self, segment: Segment, F: Tensor, aim: Aim) -> Tensor:
-        a = self.step(segment.start, segment.ramp)
+        a = self.step(segment.start, segment.progress)
         return ((mean_square(F - aim.target) + (a * self.c) ** 2).sqrt() - a * self.c) / a

@@ -27,11 +27,11 @@ class TimeWeight(nn.Module):
 
 
 class SCM(nn.Module):
-    """g = F- - v - ramp (1 - t) dF, normalized to g / (rms(g) + c); L = exp(w(t)) e(F - F- + g) - w(t).
+    """g = F- - v - progress (1 - t) dF, normalized to g / (rms(g) + c); L = exp(w(t)) e(F - F- + g) - w(t).
 
     arXiv:2410.11081 Sec. 4, with this platform's straight path in place of the trigonometric one: the derivative is
-    warmed up by `ramp` (its Sec. 4.1; at 0 the law is flow matching), c = 0.1, and w is learned with the student where
-    `adaptive`. Zero at the exact map once the ramp is 1.
+    warmed up by `progress` (its Sec. 4.1; at 0 the law is flow matching), c = 0.1, and w is learned with the student
+    where `adaptive`. Zero at the exact map once the progress is 1.
     """
 
     scheduled = True
@@ -46,7 +46,7 @@ class SCM(nn.Module):
 
     def aim(self, segment: Segment, F: Tensor, dF: Tensor | None, field: Field) -> Aim:
         assert dF is not None
-        span = segment.ramp * (segment.end - segment.start)
+        span = segment.progress * (segment.end - segment.start)
         g = F - segment.velocity(field) - expand(span, F) * dF
         return Aim(F - g / expand(root_mean_square(g) + self.c, F), g)
 

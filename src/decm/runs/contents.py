@@ -66,12 +66,12 @@ def _weights_content(file: Path, size: int, time: int, inode: int) -> str | None
     Size, time and inode are the key of the cache: gigabytes are read once in a process.
     """
     from decm.checkpoints.checksums import file_digest
-    from decm.checkpoints.files import facts
+    from decm.checkpoints.files import read_metadata
     from decm.checkpoints.sealed import CHECKSUM, DamagedError
 
     if file.suffix == CHECKPOINT.suffix:
         try:
-            found = facts(file)
+            found = read_metadata(file)
         except (DamagedError, OSError):  # it is refused by name where it is read
             return None
         if isinstance(found, dict) and CHECKSUM in found:

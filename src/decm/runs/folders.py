@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from decm.checkpoints.durable import write_text
-from decm.checkpoints.first_process import tell, told
+from decm.checkpoints.first_process import announce_folder, inherited_folder
 from decm.runs.contents import both_by_content
 from decm.runs.locks import lock
 from decm.runs.run import COMMANDS, DATA
@@ -45,7 +45,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
-def work(settings: dict[str, Any]) -> dict[str, Any]:
+def comparable_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the figures of a run depend on."""
     kept = {key: value for key, value in settings.items() if key not in NOT_SETTINGS}
     if isinstance(kept.get("trainer"), dict):
@@ -53,12 +53,12 @@ def work(settings: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def training(settings: dict[str, Any]) -> dict[str, Any]:
+def training_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that the trained weights depend on: a run may go on with another evaluation."""
-    return {key: value for key, value in work(settings).items() if key != "evaluation"}
+    return {key: value for key, value in comparable_settings(settings).items() if key != "evaluation"}
 
 
-def other_settings(a: dict[str, Any], b: dict[str, Any], of: Settings = training) -> list[str]:
+def other_settings(a: dict[str, Any], b: dict[str, Any], of: Settings = training_settings) -> list[str]:
     """What differs between two plain configurations as far as `of` goes, data and weights compared by content."""
     first, second = both_by_content(a, b)
     return differences(of(first), of(second))
@@ -82,7 +82,7 @@ def differences(a: dict[str, Any], b: dict[str, Any], path: str = "") -> list[st
     return found
 
 
-def short(lines: list[str]) -> str:
+def shortened(lines: list[str]) -> str:
     """The first few differences in one line."""
     more = f" (and {len(lines) - SHOWN} more)" if len(lines) > SHOWN else ""
     return "; ".join(lines[:SHOWN]) + more
@@ -127,22 +127,22 @@ def open_folder(settings: dict[str, Any], chosen: Path | None = None) -> Path:
     It is locked for this process. Raises ValueError if it cannot be written or another process has it.
     """
     root = Path(settings["runs"])
-    inherited = told("DECM_RUN_FOLDER", root)
+    inherited = inherited_folder("DECM_RUN_FOLDER", root)
     if inherited is not None:
         return inherited
     try:
         folder = chosen or new_folder(root, settings["name"])
         folder.mkdir(parents=True, exist_ok=True)
         lock(folder)
-        set_results_aside(folder, settings)
+        rename_old_results(folder, settings)
         write_config(folder, settings)
     except OSError as error:
         raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
-    tell("DECM_RUN_FOLDER", folder, root)
+    announce_folder("DECM_RUN_FOLDER", folder, root)
     return folder
 
 
-def set_results_aside(folder: Path, settings: dict[str, Any]) -> None:
+def rename_old_results(folder: Path, settings: dict[str, Any]) -> None:
     """Rename the results of a run that is now trained longer, so that it counts as unfinished until it has new ones."""
     before = (read_config(folder) or {}).get("max_steps")
     if before is not None and before != settings["max_steps"] and (folder / RESULTS).is_file():
@@ -154,13 +154,13 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
     write_text(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False))
 
 
-def note_command(folder: Path, arguments: Sequence[str]) -> None:
+def append_command(folder: Path, arguments: Sequence[str]) -> None:
     """Write down when and how the run of a folder is started, this time too."""
     with (folder / COMMANDS).open("a") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(['decm', 'train', *arguments])}\n")
 
 
-def note_data(folder: Path, facts: dict[str, Any]) -> None:
+def save_data_metadata(folder: Path, facts: dict[str, Any]) -> None:
     """Write down what the data of a run are (`Manifest.facts`), so that its page can name their classes."""
     write_text(folder / DATA, json.dumps(facts, indent=2) + "\n")
 

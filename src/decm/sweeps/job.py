@@ -27,7 +27,16 @@ from decm.checkpoints.durable import write_text
 from decm.checkpoints.files import stored_step
 from decm.checkpoints.first_process import is_first
 from decm.runs.exits import FAILED, INTERRUPTED, PREEMPTED, JobError
-from decm.runs.folders import LAST, RESULTS, metric, other_settings, read_config, read_results, short, work
+from decm.runs.folders import (
+    LAST,
+    RESULTS,
+    comparable_settings,
+    metric,
+    other_settings,
+    read_config,
+    read_results,
+    shortened,
+)
 from decm.settings.words import inherited
 from decm.sweeps.table import FAILURE, OVERRIDES, SWEEP, read_failure
 from decm.training.callbacks.reliability.preemption import SIGNALS, PreemptedError
@@ -70,15 +79,17 @@ def one_below(sweep: Path, folder: Path) -> Path:
     return folder
 
 
-def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
+def finished_metric(folder: Path, settings: dict[str, Any]) -> float | None:
     """The metric of a job that is done already. Raises ValueError if the folder holds a job with other settings."""
     config = read_config(folder)
     if config is None:
         return None
-    others = other_settings(config, settings, work)  # with the evaluation: the jobs of a sweep are compared
+    others = other_settings(
+        config, settings, comparable_settings
+    )  # with the evaluation: the jobs of a sweep are compared
     if others:
         raise ValueError(
-            f"{folder} is a job with other settings: {short(others)}. A "
+            f"{folder} is a job with other settings: {shortened(others)}. A "
             "sweep goes on with the same overrides in the same order; set hydra.sweep.dir=<another folder>."
         )
     path = folder / RESULTS
@@ -91,7 +102,7 @@ def earlier(folder: Path, settings: dict[str, Any]) -> float | None:
     return value
 
 
-def note(folder: Path, overrides: Sequence[str] | None = None) -> None:
+def save_overrides(folder: Path, overrides: Sequence[str] | None = None) -> None:
     """Keep the job's overrides in its folder, for the table, and forget that it failed before."""
     if JOB not in os.environ and is_first():
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +122,7 @@ def note_failure(message: str, code: int) -> None:
     folder = Path(given)
     if (folder.parent / SWEEP).is_file() and not (folder / RESULTS).is_file():
         if not (folder / OVERRIDES).is_file():
-            note(folder)
+            save_overrides(folder)
         keep_failure(folder, message, code)
 
 
@@ -126,7 +137,7 @@ def wants_processes(cfg: DictConfig) -> bool:
     return several and JOB not in os.environ and os.environ.get("SUBMITIT_EXECUTOR") != "slurm"
 
 
-def apart(folder: Path) -> float | None:
+def run_in_subprocess(folder: Path) -> float | None:
     """Do the job as a `decm train` of its own; its metric.
 
     Raises PreemptedError where it or this process was asked to stop, at whatever point, and JobError where it failed.

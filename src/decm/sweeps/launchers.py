@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from decm.runs.exits import PREEMPTED, JobError
 from decm.settings.words import inherited
-from decm.sweeps.job import note, one_below, result_of, start
+from decm.sweeps.job import one_below, result_of, save_overrides, start
 from decm.training.callbacks.reliability.preemption import SIGNALS
 
 
@@ -86,7 +86,7 @@ class JoblibLauncher(Launcher):
         def do(job: Job) -> None:
             if stop.asked is None:
                 if not self.config.dry_run:
-                    note(job.folder, list(job.returned.overrides or []))
+                    save_overrides(job.folder, list(job.returned.overrides or []))
                 running[job.folder] = process = start(job.folder, job.words)
                 if stop.asked is not None:  # in the meantime
                     process.send_signal(stop.asked)

@@ -72,7 +72,7 @@ def result_of(job: Any, folder: Path) -> JobReturn:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def signals_ignored() -> Iterator[None]:
     """Ctrl-C in a terminal goes to all processes: those that are started within do not hear it before they listen."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -90,7 +90,7 @@ class LocalLauncher(Launcher):
     _EXECUTOR = "local"
 
     def submit(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
-        with unheard():
+        with signals_ignored():
             return super().submit(job_overrides, initial_job_idx)
 
     def wait(self, jobs: list[Any], folders: list[Path]) -> list[JobReturn]:

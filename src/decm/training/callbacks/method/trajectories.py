@@ -21,28 +21,33 @@ def chosen_rows(index: Tensor, global_batch: int, count: int) -> Tensor:
 class Trajectory(Callback):
     """Plans one segment named `name`, every `every` optimizer steps, on a `fraction` of the rows.
 
-    Its loss has `weight`, times a linear ramp over `ramp_steps` steps; an objective with a schedule of its own (a
-    warm-up, a curriculum) is told how far it has come in `schedule_steps`, from 0 to 1. Everything is keyed on
+    Its loss has `weight`, times a linear ramp over `weight_ramp_steps` steps; an objective with a schedule of its own
+    (a warm-up, a curriculum) gets its progress over `schedule_steps`, from 0 to 1. Everything is keyed on
     `trainer.global_step` and on the samples' indices, so that micro-batches, ranks and resumed runs plan the same.
     """
 
     def __init__(
         self, name: str, objective: Objective, weight: float = 1.0, every: int = 1, fraction: float = 1.0,
-        ramp_steps: int = 0, schedule_steps: int = 0,
+        weight_ramp_steps: int = 0, schedule_steps: int = 0,
     ) -> None:  # fmt: skip
-        if every < 1 or not 0 < fraction <= 1 or weight < 0 or min(ramp_steps, schedule_steps) < 0:
+        if every < 1 or not 0 < fraction <= 1 or weight < 0 or min(weight_ramp_steps, schedule_steps) < 0:
             raise ValueError(
-                f"Segment {name}: every={every}, fraction={fraction}, weight={weight}, ramp_steps={ramp_steps}, "
-                f"schedule_steps={schedule_steps}; "
-                "expected every >= 1, 0 < fraction <= 1, weight >= 0, ramp_steps >= 0, schedule_steps >= 0."
+                f"Segment {name}: every={every}, fraction={fraction}, weight={weight}, "
+                f"weight_ramp_steps={weight_ramp_steps}, schedule_steps={schedule_steps}; "
+                "expected every >= 1, 0 < fraction <= 1, weight >= 0, weight_ramp_steps >= 0, schedule_steps >= 0."
             )
         if schedule_steps and not getattr(objective, "scheduled", False):
             raise ValueError(
                 f"Segment {name}: schedule_steps={schedule_steps} has no effect on {type(objective).__name__}, which "
-                "has no schedule of its own; expected 0 (ramp_steps is that of the weight)."
+                "has no schedule of its own; expected 0 (weight_ramp_steps is that of the weight)."
             )
         self.name, self.objective, self.weight = name, objective, weight
-        self.every, self.fraction, self.ramp_steps, self.schedule_steps = every, fraction, ramp_steps, schedule_steps
+        self.every, self.fraction, self.weight_ramp_steps, self.schedule_steps = (
+            every,
+            fraction,
+            weight_ramp_steps,
+            schedule_steps,
+        )
 
     @property
     def state_key(self) -> str:
@@ -52,7 +57,7 @@ class Trajectory(Callback):
         """(start [b], end [b]) of the segments at anchor times t [b] of samples index [b]."""
         raise NotImplementedError
 
-    def ramp(self, step: int) -> float:
+    def progress(self, step: int) -> float:
         """How far the objective's own schedule has come at an optimizer step, 0 to 1."""
         return linear_ramp(step, self.schedule_steps)
 
@@ -96,8 +101,8 @@ class Trajectory(Callback):
             return None
         pick = slice(None) if rows is None else rows
         start, end = self.ends(batch.t[pick], batch.index[pick], step, seed)
-        weight = self.weight * linear_ramp(step, self.ramp_steps)
-        return SubTrajectory(self.name, self.objective, start, end, count, rows, weight, self.ramp(step))
+        weight = self.weight * linear_ramp(step, self.weight_ramp_steps)
+        return SubTrajectory(self.name, self.objective, start, end, count, rows, weight, self.progress(step))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ShardedStrategy):

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from decm.checkpoints.durable import saving
-from decm.checkpoints.folder import name_of, prune, settle
+from decm.checkpoints.folder import name_of, prune, reset_to_step
 from decm.training.callbacks.evaluation.previews import Evaluate
 
 
@@ -31,7 +31,7 @@ class Checkpoints(Checkpoint):
         self._seen = trainer.global_step
         if trainer.is_global_zero and self.folder.is_dir():
             with saving(self.folder / name_of(trainer.global_step), 0):
-                settle(self.folder, trainer.global_step)
+                reset_to_step(self.folder, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
