@@ -9,7 +9,7 @@ TOOLS = {"torch", "torchvision", "numpy", "timm", "safetensors", "sklearn", "web
 
 # What each room may import besides the standard library; None: anything that ONLY_IN does not confine.
 MAY_IMPORT: dict[str, set[str] | None] = {
-    "checkpoints": {"torch", "safetensors", "decm.checkpoints"},
+    "checkpoints": {"torch", "numpy", "safetensors", "decm.checkpoints"},
     "runs": {"yaml", "decm.checkpoints", "decm.runs", "decm.data.manifest"},
     "settings": {
         "hydra", "omegaconf", "yaml", "decm.checkpoints.first_process", "decm.checkpoints.trust", "decm.runs",

@@ -224,7 +224,7 @@ def test_a_student_of_digits_is_fine_tuned_on_them_from_end_to_end(mine, finishe
 def test_the_bench_of_images_takes_the_set_too(mine, finished, tmp_path):
     run = fine_tune(mine, finished, tmp_path / "runs", "method=mean_flow", "max_steps=2", *IMAGES)
     assert set(results(run)["student"]) == {"1"}
-    assert "RANDOM Inception" in results(run)["reference"]
+    assert "RANDOM small features" in results(run)["reference"]
 
 
 def test_a_network_of_other_classes_is_refused_with_what_to_do(mine, finished, tmp_path, pictures):

@@ -43,7 +43,7 @@ def test_an_experiment_has_curves_of_its_own_or_none(experiment):
     [
         "seed=7", "runs=elsewhere", "logger=csv", "name=mine", "trainer.accelerator=cpu", "evaluation.every=100",
         "evaluation.num_samples=50", "evaluation.nfe=[1,8]", "jvp=split", "accumulate=4", "snapshots.every=10",
-        "method.mean_flow.weight=3", "resume=auto",
+        "resume=auto",
     ],
 )  # fmt: skip
 def test_what_changes_no_figure_leaves_the_curve_in_force(override):

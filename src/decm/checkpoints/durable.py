@@ -3,9 +3,10 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 PART, OLD = ".part", ".old"  # what a killed save may leave beside; never read, removed by the next one
 FULL = {
@@ -65,6 +66,31 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     publish(part, path)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write(part)` write a file under a name of this process's own, then give it its name; whole or not at all.
+
+    It is on the disk before, and as readable as any new file of this user (safetensors' are for their owner alone).
+    """
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        part.touch()
+        mode = part.stat().st_mode
+        write(part)
+        part.chmod(mode)
+        sync(part)
+        publish(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_npz(path: Path, **arrays: Any) -> None:
+    """numpy.savez under exactly this name: it adds an ending to a name that has another one."""
+    import numpy as np
+
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def link(path: Path, target: str) -> None:

@@ -49,8 +49,13 @@ def _torchrun() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
+def in_slurm_step() -> bool:
+    """Whether srun started this process; in an allocation alone there is one process, whatever SLURM_NTASKS says."""
+    return "SLURM_STEP_ID" in os.environ
+
+
 def _slurm() -> bool:
-    return "SLURM_JOB_ID" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    return in_slurm_step() and int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
 def _store():  # type: ignore[no-untyped-def]  # torch is imported where it is used: the command line starts without

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
+from decm.checkpoints.durable import write_whole
 from decm.experiment.scores import code_version
 from decm.generator.checkpoints import CONSOLIDATED, EMA, STUDENT, read_checkpoint, weights_of
 
@@ -28,8 +29,6 @@ def task(cfg: DictConfig) -> None:
     if checkpoint.get("manifest"):  # older checkpoints have none
         facts["manifest"] = json.dumps(checkpoint["manifest"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    save_file(weights, part, facts)
-    part.replace(out)
+    write_whole(out, lambda part: save_file(weights, part, facts))
     count = sum(value.numel() for value in weights.values())
     print(f"{out}: {cfg.weights} of {cfg.checkpoint} at step {checkpoint['global_step']}, {count:,} values")

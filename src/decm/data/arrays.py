@@ -1,7 +1,6 @@
 """Data sets that fit in memory: two splits of states and labels, from a package or from a folder of one's own."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from decm.checkpoints.durable import write_whole
 from decm.data.manifest import MANIFEST, Manifest, checked, content_hash, named, read_manifest
 from decm.data.raw import channel_statistics, raw_pictures, whole_labels
 from decm.data.split import gaps
@@ -80,6 +80,7 @@ def folder(path: str) -> ArrayDataset:
     if not file.is_file():
         raise ValueError(f"{path} has a manifest but no {ARRAYS}. Make it again with `decm data`, or write_arrays.")
     try:
+        file.open("rb").close()  # safetensors calls a file that may not be read one that is not there
         arrays = load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} cannot be read ({error}). Copy it again or prepare it again.") from error
@@ -147,11 +148,10 @@ def check_place(folder: Path) -> None:
 def _replace(folder: Path, arrays: dict[str, Tensor], manifest: Manifest) -> None:
     """Write arrays and manifest, in place of the set that is there only when the new arrays are complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{ARRAYS}.{os.getpid()}.part"
-    try:
+
+    def write(part: Path) -> None:
         save_file(arrays, part)
         (folder / MANIFEST).unlink(missing_ok=True)  # until both are there again
-        part.replace(folder / ARRAYS)
-    finally:
-        part.unlink(missing_ok=True)
+
+    write_whole(folder / ARRAYS, write)
     manifest.write(folder)

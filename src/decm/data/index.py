@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from decm.checkpoints.durable import save_npz, write_whole
 from decm.data.raw import LARGEST_LABEL, whole_labels
 
 LATENTS = ("latents.npy", "latent.npy")
@@ -75,10 +76,8 @@ class ShardIndex:
     def save(self, shard: Path) -> None:
         """Write beside `shard`, whole or not at all."""
         path = index_path(shard)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.savez(file, **{name: np.asarray(value) for name, value in vars(self).items()})  # type: ignore[arg-type]
-        part.replace(path)
+        arrays = {name: np.asarray(value) for name, value in vars(self).items()}
+        write_whole(path, lambda part: save_npz(part, **arrays))
 
 
 def index_path(shard: Path) -> Path:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from decm.checkpoints.durable import write_whole
 from decm.data.image_files import holds_images
 
 MANIFEST = "manifest.json"
@@ -63,9 +63,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
-        part = folder / f"{MANIFEST}.{os.getpid()}.part"
-        part.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        part.replace(folder / MANIFEST)
+        text = json.dumps(asdict(self), indent=2) + "\n"
+        write_whole(folder / MANIFEST, lambda part: part.write_text(text))
 
     def facts(self) -> dict[str, Any]:
         """What travels with a model: plain JSON, all but the list of the set's files; `manifest_of` reads it back."""

@@ -1,14 +1,14 @@
 """A small digit classifier: its penultimate layer is the feature space, its verdict the accuracy of samples."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from decm.checkpoints.durable import write_whole
 from decm.flow.randomness import permutation
 
 FEATURES, BATCH = 64, 64
@@ -75,17 +75,25 @@ def cached_classifier(
     """
     path = folder / f"digit_classifier_{key_of(classes, *train, *heldout)}.safetensors"
     if path.is_file():
-        net = DigitClassifier(classes)
-        with safe_open(path, "pt") as file:
-            net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            return net.eval().requires_grad_(False), float(file.metadata()["heldout_accuracy"])
+        try:
+            return read_classifier(path, classes)
+        except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            print(
+                f"{path} cannot be read ({' '.join(str(error).split())}): the classifier is trained anew.", flush=True
+            )
     net = train_classifier(*train, classes=classes)
     score = accuracy(net, *heldout)
     folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")  # several processes may make it at once
-    save_file(net.state_dict(), part, {"heldout_accuracy": str(score)})
-    part.replace(path)
+    write_whole(path, lambda part: save_file(net.state_dict(), part, {"heldout_accuracy": str(score)}))
     return net, score
+
+
+def read_classifier(path: Path, classes: int) -> tuple[DigitClassifier, float]:
+    """The classifier of a file of `cached_classifier`, and its accuracy on held-out images."""
+    net = DigitClassifier(classes)
+    with safe_open(path, "pt") as file:
+        net.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        return net.eval().requires_grad_(False), float(file.metadata()["heldout_accuracy"])
 
 
 def heldout_note(weights: Path) -> str:

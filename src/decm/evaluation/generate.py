@@ -4,6 +4,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ def _label(key: str, label: Any, num_classes: int, class_names: Sequence[str]) -
             pass
         raise ValueError(f"{key}={label!r}; expected a whole number, or the name of a class.")
     found = [k for k, name in enumerate(class_names) if name == label]
+    found = found or [k for k, name in enumerate(class_names) if normalize("NFC", name) == normalize("NFC", label)]
     if len(found) == 1:
         return found[0]
     if found:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decm.checkpoints.durable import save_npz, write_whole
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import Moments, is_covariance
 from decm.evaluation.scores import FeatureSubset
@@ -122,10 +123,7 @@ def write_reference(path: str | Path, reference: Reference) -> None:
     arrays["provenance"] = np.array(json.dumps(reference.provenance))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-    part.replace(path)
+    write_whole(path, lambda part: save_npz(part, **arrays))
 
 
 def build_reference(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decm.checkpoints.durable import save_npz, write_whole
 from decm.evaluation.devices import rank_and_world
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.generate import balanced_labels, generate, in_batches
@@ -91,16 +91,16 @@ def forget(evaluator: Evaluator) -> None:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write a .npy file, whole or not at all."""
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    with part.open("wb") as file:
-        np.save(file, array)
-    part.replace(path)
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:
+            np.save(file, array)
+
+    write_whole(path, write)
 
 
 def write_pictures(path: Path, samples: Tensor, to_pixels: Callable[[Tensor], Tensor], chunk: int = 64) -> None:
     """ADM's file of samples: `arr_0`, uint8 [N, H, W, 3], whole or not at all; gray pictures are repeated."""
     pictures = torch.cat([to_pixels(part).cpu().expand(-1, 3, -1, -1) for part in samples.split(chunk)])
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    with part.open("wb") as file:
-        np.savez(file, arr_0=pictures.permute(0, 2, 3, 1).contiguous().numpy())
-    part.replace(path)
+    arrays = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+    write_whole(path, lambda part: save_npz(part, arr_0=arrays))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -104,7 +103,5 @@ def own_reference(
         made = build_reference(map(decode, states), extractor, what, code_version(), keep=min(num, 10_000))
         if not spatial:
             made.moments.pop("spatial", None)
-        part = path.with_name(f".{os.getpid()}-{path.name}")  # several ranks may make it at once
-        write_reference(part, made)
-        part.replace(path)
+        write_reference(path, made)
     return read_reference(path)

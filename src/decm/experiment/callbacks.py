@@ -1,5 +1,6 @@
 """The callbacks of a run, and where it is done, from a configuration."""
 
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
+from decm.checkpoints.first_process import in_slurm_step
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
 from decm.evaluation.devices import pick_device
@@ -63,8 +65,10 @@ def machine(cfg: DictConfig) -> dict[str, Any]:
     elif strategy == "ddp":
         strategy = DDPStrategy(timeout=patience, broadcast_buffers=False, gradient_as_bucket_view=True)
     plugins: list[Any] = [] if t.strategy == "fsdp" else [CheckpointFiles()]
-    if SLURMEnvironment.detect():
+    if in_slurm_step() and SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # Preemption puts the job back in line
+    elif "SLURM_NTASKS" in os.environ:
+        plugins.append(LightningEnvironment())  # in an allocation, without srun: as on any machine
     return {
         "accelerator": t.accelerator, "devices": 2 if several else t.devices, "num_nodes": t.num_nodes,
         "strategy": strategy, "precision": "32-true" if t.strategy == "fsdp" else t.precision,

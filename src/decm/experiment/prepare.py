@@ -22,6 +22,7 @@ from decm.experiment.checks import check_num_samples, check_settings
 from decm.experiment.dry_run import needs_no_teacher
 from decm.experiment.teachers import (
     TeacherBundle,
+    check_finished_teacher,
     guided_field,
     initialize_student,
     load_or_train_teacher,
@@ -58,6 +59,8 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
         check_teacher(teacher_config(cfg), dataset)
     if is_first():  # the others cannot tell which folder goes on
         check_warm_start(cfg, folder)
+        if cfg.teacher.kind == "auto":
+            check_finished_teacher(cfg)
     source = None if cfg.teacher.kind == "auto" else load_or_train_teacher(cfg, dataset, _no_training)
     if cfg.distill:
         student = build_network(cfg.network, cfg.seed)

@@ -144,6 +144,20 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     return teacher
 
 
+def check_finished_teacher(cfg: DictConfig) -> None:
+    """Raise ValueError where the teacher that teacher=auto would take is there, and its checkpoint cannot be read."""
+    settings = plain(teacher_config(cfg))
+    for folder in run_folders(Path(cfg.runs), settings["name"]):
+        if (folder / RESULTS).is_file() and teacher_hash(read_config(folder) or settings) == teacher_hash(settings):
+            try:
+                read_checkpoint(folder)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error} It is this run's teacher: remove {folder} to have it trained anew."
+                ) from error
+            return
+
+
 def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
     """The folder of a finished teacher of the right hash, trained now (or its training continued) if there is none."""
     wanted = teacher_config(cfg)

@@ -29,6 +29,9 @@ def find_checkpoint(path: str | Path) -> Path:
         raise ValueError(f"Checkpoint {str(path)!r} does not exist; expected a run folder or a .ckpt file.")
     if (path / WEIGHTS).is_file() and (path / CONFIG).is_file():
         raise ValueError(f"{str(path)!r} is a folder of `decm export`; expected the run folder that it was made of.")
+    if not (path / LAST).exists() and (newest := newest_valid((path / LAST).parent)) is not None:
+        print(f"{path} has no {LAST}: {newest.name} is taken, its newest checkpoint that is whole.", flush=True)
+        return newest
     if not (path / LAST).exists():
         raise ValueError(f"{str(path)!r} has no {LAST}: no checkpoint was saved there yet, or it is no run folder.")
     return path / LAST

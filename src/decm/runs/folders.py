@@ -186,9 +186,7 @@ def _are_figures(scores: Any) -> bool:
 
 def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:
     """Write results whole or not at all."""
-    part = folder / f"{name}.part"
-    part.write_text(json.dumps(results, indent=2) + "\n")
-    part.replace(folder / name)
+    write_text(folder / name, json.dumps(results, indent=2) + "\n")
 
 
 def metric_at(results: dict[str, Any], nfe: int | None = None) -> tuple[str, int, float]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from decm.checkpoints.durable import write_whole
 from decm.data.index import ShardIndex, read_index, scan
 from decm.data.latents import latents_manifest, shard_paths
 from decm.data.manifest import MANIFEST, Manifest, checked
@@ -126,9 +126,7 @@ def _claim(folder: Path, plan: Plan) -> None:
         raise ValueError(f"{folder} holds shards without a {PLAN}. Choose another `out`, or delete them.")
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder} holds another data set: it has a {MANIFEST}, no {PLAN}. Choose another `out`.")
-    part = path.with_name(f"{PLAN}.{os.getpid()}.part")
-    part.write_text(text)
-    part.replace(path)
+    write_whole(path, lambda part: part.write_text(text))
 
 
 def _checked(plan: Plan, records: Iterator[Record], progress: Progress) -> Iterator[Record]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decm.checkpoints.durable import write_whole
 from decm.training.callbacks.method.ema import ema_decay, power_law_exponent
 from decm.training.sharding import full, local
 
@@ -74,9 +76,8 @@ class EMASnapshots(Callback):
             path = self.folder / f"step_{self.step:08d}_sigma_{width:.4f}.safetensors"
             tensors = {key: full(value).to("cpu", self.dtype).contiguous() for key, value in average.items()}
             if writes:
-                part = path.with_suffix(".part")
-                save_file(tensors, part, {"step": str(self.step), "sigma_rel": repr(float(width))})
-                part.replace(path)
+                facts = {"step": str(self.step), "sigma_rel": repr(float(width))}
+                write_whole(path, partial(save_file, tensors, metadata=facts))
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "averages": {repr(width): average for width, average in self.averages.items()}}
