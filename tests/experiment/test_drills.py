@@ -92,7 +92,7 @@ def test_a_signal_to_the_second_of_two_ranks_stops_both(runs):
     code, said = ended(process)
     assert code == PREEMPTED, said
     assert "asked by another rank" in said
-    assert not processes([runs])
+    wait_for(lambda: not processes([runs]), 30)
 
 
 def test_a_nan_on_one_rank_skips_the_step_on_both(runs):

@@ -210,9 +210,9 @@ def test_experiments_have_the_papers_numbers():
     assert (list(cfg.optimizer.betas), cfg.optimizer.weight_decay, cfg.trainer.clip_norm) == ([0.9, 0.999], 0.0, 1.0)
     g = cfg.teacher.guidance
     assert (cfg.teacher.kind, g.scale, g.eta_rms, g.low) == ("weights", 1.75, 0.125, 0.125)
-    n2n = cfg.objective.noise_to_noisy
+    n2n = cfg.method.noise_to_noisy
     assert (n2n.every, n2n.r_max, n2n.decay_steps) == (3, 0.1, 20_000)
-    assert (cfg.objective.consistency.objective.form, cfg.times, cfg.trainer.precision) == ("facm", None, "bf16-mixed")
+    assert (cfg.method.consistency.objective.form, cfg.times, cfg.trainer.precision) == ("facm", None, "bf16-mixed")
     assert cfg.schedule._target_.endswith("warmup_constant")
 
 

@@ -82,7 +82,7 @@ def test_each_job_may_have_two_processes(runs, alone, launcher):
     assert sorted(path.name for path in sweep.iterdir() if path.name.isdecimal()) == ["0", "1"]
     assert_one_wandb_run_a_job(sweep)
     assert "All jobs are finished." in (sweep / "sweep.md").read_text()
-    assert not processes([runs])
+    wait_for(lambda: not processes([runs]), 30)
 
 
 def far(folder, step=20):
