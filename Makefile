@@ -13,7 +13,7 @@ export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep test check lint dashboard sync wandb-workspace bars-digits ablation compare soak bench bench-gpu lock clean \
-  docker-build docker-train docs-check notebooks
+  docker-build docker-train docs docs-check notebooks
 
 help:  ## what can be made
 	@awk 'BEGIN {FS = ":.*##"} /^[a-z-]+:.*##/ {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ test: $(STAMP)  ## the whole test suite
 
 check: $(STAMP) lint  ## lint and every test that is not slow, for daily work
 	$(PYTEST) -m "not slow" $(ARGS)
+
+docs: $(STAMP)  ## build the pages of docs/ and the API reference into site/ (a broken link is an error)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet $(ARGS)
 
 docs-check: $(STAMP)  ## run the command blocks of README, CONTRIBUTING and docs/ that are marked as tested (ARGS=--quick)
 	.venv/bin/python docs/check.py $(ARGS)

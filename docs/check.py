@@ -6,6 +6,8 @@ A block in sh or python is marked by a comment above it, which a reader of the p
 
     <!-- tested -->                 run it
     <!-- tested: slow -->           the same, but not with --quick
+    <!-- tested: run -->            the same as slow, in a folder with a finished run of the smoke experiment,
+                                    runs/decm_digits/<time>; it is trained once and copied for each block
     <!-- tested: only=A|B -->       of its commands those that match the regular expression
     <!-- tested                     what to run before it, in the same process
     x = 1
@@ -18,8 +20,11 @@ Exit code 1 if a block fails, 2 if a mark cannot be meant.
 """
 
 import argparse
+import atexit
+import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +58,7 @@ class Block:
     language: str
     code: str
     slow: bool
+    needs_run: bool = False
 
 
 def parse(text: str, name: str) -> list[Block]:
@@ -88,15 +94,19 @@ def _closing(lines: list[str], start: int, end: str, where: str) -> int:
 def _block(where: str, language: str, code: list[str], options: str, before: str) -> Block:
     if language not in RUNNERS:
         raise ValueError(f"{where}: a block of {language or 'no language'} is marked; expected {', '.join(RUNNERS)}.")
-    slow, text = False, "\n".join(code)
+    slow, needs_run, text = False, False, "\n".join(code)
     for option in filter(None, (part.strip() for part in options.removeprefix(":").split(","))):
         if option == "slow":
             slow = True
+        elif option == "run":
+            slow = needs_run = True
         elif option.startswith("only="):
             commands = text.replace("\\\n", " ").splitlines()
             text = "\n".join(line for line in commands if re.search(option.removeprefix("only="), line))
         else:
-            raise ValueError(f"{where}: tested: {option!r} is unknown; expected slow or only=<regular expression>.")
+            raise ValueError(
+                f"{where}: tested: {option!r} is unknown; expected slow, run or only=<regular expression>."
+            )
     if language == "sh":
         text = NEWEST[0].sub(NEWEST[1], text)
         left = PLACEHOLDER.search(text)
@@ -104,7 +114,7 @@ def _block(where: str, language: str, code: list[str], options: str, before: str
             raise ValueError(f"{where}: {left[0]} stands for something, so that this block cannot run as it is.")
     if not text.strip():
         raise ValueError(f"{where}: nothing of this block would run.")
-    return Block(where, language, f"{before}\n{text}".strip(), slow)
+    return Block(where, language, f"{before}\n{text}".strip(), slow, needs_run)
 
 
 def furnish(folder: Path) -> None:
@@ -118,6 +128,19 @@ def furnish(folder: Path) -> None:
     (folder / ".venv" / ".stamp").touch()
 
 
+@functools.cache
+def smoke_runs() -> Path:
+    """The folder `runs` with one finished run of the smoke experiment, as runs/decm_digits; removed at exit."""
+    folder = Path(tempfile.mkdtemp(prefix="decm-docs-run-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    command = [sys.executable, "-m", "decm", "train", "experiment=smoke", "logger=csv", f"runs={folder / 'runs'}"]
+    subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    )
+    (folder / "runs" / "smoke").rename(folder / "runs" / "decm_digits")
+    return folder / "runs"
+
+
 def run(block: Block) -> tuple[bool, float, str]:
     """(whether it passed, seconds, output)."""
     environment = {key: value for key, value in os.environ.items() if key not in OF_MAKE}
@@ -125,6 +148,8 @@ def run(block: Block) -> tuple[bool, float, str]:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="decm-docs-") as folder:
         furnish(Path(folder))
+        if block.needs_run:
+            shutil.copytree(smoke_runs(), Path(folder) / "runs", symlinks=True)
         done = subprocess.run(
             [*RUNNERS[block.language], block.code], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -134,7 +159,7 @@ def run(block: Block) -> tuple[bool, float, str]:
 
 def pages() -> list[Path]:
     """The documentation."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def main() -> int:

@@ -1,6 +1,8 @@
-"""A real browser without a screen: Debian's Chromium, driven by Playwright."""
+"""A real browser without a screen, driven by Playwright: any Chromium, Chrome or Edge of this machine."""
 
+import os
 import shutil
+import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -24,12 +26,41 @@ CONTRAST = """() => {
 }"""
 
 
+NAMES = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+)  # fmt: skip
+
+
+def find_browser():
+    """The path of a browser, or None; CHROME names one that is elsewhere."""
+    chosen = os.environ.get("CHROME")
+    return next(filter(None, map(shutil.which, [chosen] if chosen else NAMES)), None)
+
+
+def install_browser():
+    """Installs Debian's chromium where this process may; where it fails, find_browser() finds nothing as before."""
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "update", "-qq"], capture_output=True)
+        command = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "chromium"]
+        subprocess.run(command, capture_output=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+
+
+def skip(reason):
+    """Skips the test with this sentence; under CI=true it fails instead."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
 @contextmanager
 def chromium():
-    """A running browser."""
-    path = shutil.which("chromium")
+    """A running browser; tests are skipped where there is none and none can be installed."""
+    if find_browser() is None and not os.environ.get("CHROME"):
+        install_browser()
+    path = find_browser()
     if path is None:
-        pytest.fail("The tests of the pages need a browser: apt-get install chromium.")
+        skip("No Chromium, Chrome or Edge was found; install one, or set CHROME to the path of one.")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

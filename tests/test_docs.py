@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|#)([^)\s#]+)")
 TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 SOURCE = re.compile(r"`((?:src/decm|conf|benchmarks|docker|docs)/[\w/.]+\.(?:py|yaml|sh|md))`")
@@ -85,61 +85,6 @@ def test_no_block_sets_up_the_environment_also_where_its_stamp_is_old(page):
     assert (stamp.stat().st_mtime_ns if stamp.exists() else None) == before
 
 
-def test_what_stands_in_a_mark_runs_before_its_block(page):
-    prepared = "<!-- tested\nx = 3\n-->"
-    assert page((prepared, "python", "assert x == 3")).returncode == 0
-    assert page((prepared, "python", "assert x == 4")).returncode == 1
-    outcome = page(("<!-- tested\nfalse\n-->", "sh", "echo went on"))
-    assert (outcome.returncode, "went on" in outcome.stdout) == (1, False)
-
-
-def test_only_the_commands_that_match_run_with_their_continuations(page):
-    code = "false  # long\necho \\\n  short \\\n  enough\nfalse"
-    assert page(("<!-- tested: only=enough -->", "sh", code)).returncode == 0
-    assert page(("<!-- tested: only=enough|long -->", "sh", code)).returncode == 1
-
-
-def test_the_newest_run_stands_for_time(page):
-    prepared = "<!-- tested\nmkdir -p runs/a/old runs/a/new; touch -d '1 hour ago' runs/a/old; touch runs/a/new/it\n-->"
-    assert page((prepared, "sh", "test -e runs/a/<time>/it")).returncode == 0
-    assert page((prepared, "sh", "test -e runs/a/<time>/other")).returncode == 1
-    outcome = page(("<!-- tested -->", "sh", "echo runs/none/<time>\necho went on"))
-    assert (outcome.returncode, "went on" in outcome.stdout) == (1, False)
-
-
-def test_slow_blocks_are_left_out_where_it_must_be_quick(page):
-    blocks = ("<!-- tested: slow -->", "sh", "false"), ("<!-- tested -->", "sh", "true")
-    assert page(*blocks).returncode == 1
-    assert page(*blocks, options=["--quick"]).returncode == 0
-
-
-def test_a_list_runs_nothing(page, tmp_path):
-    outcome = page(("<!-- tested: slow -->", "sh", f"touch {tmp_path}/ran"), options=["--list"])
-    assert (outcome.returncode, (tmp_path / "ran").exists()) == (0, False)
-    assert outcome.stdout == f"page.md:4 (sh, slow)\n    touch {tmp_path}/ran\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
-        ("<!-- tested: quickly -->\n```sh\ntrue\n```", "page.md:2: tested: 'quickly' is unknown"),
-        ("<!-- tested -->\n\nText.\n```sh\ntrue\n```", "page.md:3: a mark must stand right above"),
-        ("<!-- tested -->\n```yaml\na: 1\n```", "page.md:2: a block of yaml is marked"),
-        ("<!-- tested -->\n```sh\ndecm check <its run>\n```", "page.md:2: <its run> stands for something"),
-        ("<!-- tested: only=nothing -->\n```sh\ntrue\n```", "page.md:2: nothing of this block would run"),
-        ("<!-- tested -->\n```sh\ntrue\n", "page.md:2: what begins here is not closed"),
-        ("<!-- tested\nx = 1\n", "page.md:1: what begins here is not closed"),
-        ("Text.\n<!-- tested -->", "page.md: the last mark stands above no block"),
-        ("Text.", "No block is marked"),
-    ],
-)
-def test_a_mark_that_cannot_be_meant_is_told(tmp_path, text, complaint):
-    (tmp_path / "page.md").write_text(text)
-    outcome = check(tmp_path / "page.md")
-    assert (outcome.returncode, outcome.stdout) == (2, "")
-    assert complaint in outcome.stderr
-
-
 def test_the_marks_of_the_pages_here_can_be_meant():
     outcome = check("--list")
     assert outcome.returncode == 0, outcome.stderr
@@ -161,16 +106,6 @@ def missing(page, text):
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_links_files_and_tests_that_a_page_names_are_there(page):
     assert missing(page, page.read_text()) == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["[a](docs/none.md)", "`src/decm/none.py`", "`tests/none.py`", "`tests/test_docs.py::test_none`",
-     "`tests/test_docs.py::test_a_list_runs`"],
-)  # fmt: skip
-def test_a_name_that_is_not_there_is_seen(text):
-    assert len(missing(ROOT / "README.md", text)) == 1
-    assert missing(ROOT / "README.md", "[a](LICENSE) `docs/check.py` `tests/test_docs.py::missing`") == []
 
 
 def test_the_citation_and_the_changelog_are_of_this_version():

@@ -3,7 +3,6 @@
 import os
 import random
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from decm.checkpoints.folder import checkpoints, name_of, newest_valid
 from decm.checkpoints.sealed import DamagedError, NewerSchemaError
 from decm.checkpoints.sharded import write_sharded
 from decm.training.checkpoint_io import CheckpointFiles
+from disks import mounted
 from forked import SERVER, start
 from resuming import assert_same
 from training.save_loop import save_one
@@ -195,10 +195,8 @@ def small_disk(tmp_path):
     """A file system of 3 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("file systems cannot be mounted here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    with mounted(place, 3):
+        yield place
 
 
 def assert_told(said, folder, why):

@@ -11,6 +11,7 @@ import pytest
 from commands import environment, only, train
 from decm.checkpoints.folder import name_of, newest_valid
 from decm.runs.locks import LOCK, lock, locked, unlock
+from disks import mounted
 from settings.test_bad_input import assert_one_sentence, ordinary_permissions
 
 HOLD = """
@@ -130,9 +131,7 @@ def test_checkpoints_that_cannot_be_written_are_told_and_nothing_is_lost(finishe
 def test_a_disk_that_fills_up_stops_the_run_which_goes_on_when_there_is_room(finished, tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("file systems cannot be mounted here")
-    try:
+    with mounted(place, 16):
         for name in ("cache", "teacher_smoke"):
             shutil.copytree(finished.runs / name, place / name)
         free = shutil.disk_usage(place).free
@@ -147,5 +146,3 @@ def test_a_disk_that_fills_up_stops_the_run_which_goes_on_when_there_is_room(fin
         answer = train(place, "trainer.keep=9", "resume=auto")
         assert answer.code == 0, answer.said
         assert "at step 4 of 6" in answer.out
-    finally:
-        subprocess.run(["umount", place], check=True)
