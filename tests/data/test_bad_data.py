@@ -119,7 +119,7 @@ def test_damage_is_not_hidden_by_an_index_that_was_made_from_it(folder):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["data.flips=true"], "Key 'flips' not in 'LatentSet'"),
+        (["data.flips=true"], "Could not override 'data.flips'"),
         (["data.on_corrupt=ignore"], "on_corrupt='ignore' is unknown; expected raise or skip"),
         (["network.in_channels=16"], "the network expects (16, 8, 8)"),
         (["data.flip=maybe"], "not a valid bool"),
