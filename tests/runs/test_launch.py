@@ -32,7 +32,7 @@ def test_lightnings_children_inherit_it(monkeypatch, tmp_path):
 
 
 def test_tasks_of_slurm_read_it_from_a_file_of_their_launch_alone(monkeypatch, tmp_path):
-    put(monkeypatch, SLURM_JOB_ID=7, SLURM_NTASKS=2, SLURM_PROCID=0)
+    put(monkeypatch, SLURM_JOB_ID=7, SLURM_STEP_ID=0, SLURM_NTASKS=2, SLURM_PROCID=0)
     launch.announce_folder("WORD", tmp_path / "a", tmp_path)
     put(monkeypatch, SLURM_PROCID=1)
     monkeypatch.delenv("WORD")
