@@ -51,14 +51,14 @@ ONLY_IN = {
     "hydra": ("settings/", "experiment/", "sweeps/", "cli/"),
     "omegaconf": ("settings/", "experiment/", "sweeps/", "cli/"),
     "lightning": ("training/", "data/datamodule.py", "experiment/"),
-    "wandb": ("training/", "report/"),
+    "wandb": ("training/loggers.py", "training/wandb_mode.py", "report/"),
     "torchmetrics": ("evaluation/",),
     "torch_fidelity": ("evaluation/",),
     "diffusers": ("networks/autoencoder.py",),
     "triton": ("networks/attention_triton.py",),
     "huggingface_hub": ("generator/",),
-    "onnx": ("generator/",),
-    "onnxruntime": ("generator/",),
+    "onnx": ("generator/graphs.py",),
+    "onnxruntime": ("generator/graphs.py",),
 }
 # Imported where they are used, never at a module's top; but these modules are themselves imported only where used.
 LAZY = {"wandb", "webdataset", "torch_fidelity", "diffusers", "triton", "huggingface_hub", "onnx", "onnxruntime"}

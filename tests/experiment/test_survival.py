@@ -9,6 +9,7 @@ from commands import decm, only, results, train
 from decm.checkpoints.durable import write_whole
 from decm.data.arrays import digits, folder, write_arrays
 from decm.evaluation.generate import check_labels
+from decm.runs.contents import weights_content
 
 QUICK = ["max_steps=2", "evaluation.nfe=[1]"]
 
@@ -51,6 +52,7 @@ def test_a_run_that_was_copied_without_links_is_sampled_from_its_newest_whole_ch
     assert "has no checkpoints/last.ckpt: step_00000006.ckpt is taken" in answer.out
     assert decm("sample", f"checkpoint={finished.folder}", f"out={tmp_path / 'b.png'}").code == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert weights_content(run) == weights_content(finished.folder) is not None
 
 
 def test_a_damaged_teacher_is_refused_before_the_folder_is_made_with_what_to_do(runs):

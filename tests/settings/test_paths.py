@@ -71,6 +71,16 @@ def test_names_of_classes_are_taken_in_any_letters(text, labels):
     assert quote_paths("sample", [word]) == [word]
 
 
+@pytest.mark.parametrize(
+    ("verb", "key"),
+    [("train", "data.path"), ("train", "evaluation.bench.dinov2.weights"), ("reference", "data.path"),
+     ("evaluate", "data.path")],
+)  # fmt: skip
+def test_paths_of_constructors_arrive_as_typed_by_every_verb(verb, key):
+    (word,) = quote_paths(verb, [f"{key}={ODD}"])
+    assert arrived(word) == ODD
+
+
 def test_what_has_a_meaning_to_hydra_keeps_it():
     words = ["data.path='a b'", 'data.path="a,b"', "data.path=null", "resume=auto", "data.path=${runs}/x", "data.path="]
     assert quote_paths("train", words) == words

@@ -60,12 +60,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all. Raises IsADirectoryError in place of a folder, which stays."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected a file, or a new name.")
-    part = beside(path, PART)
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(part, path)
+    write_whole(path, lambda part: part.write_text(text))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -73,7 +68,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     It is on the disk before, and as readable as any new file of this user (safetensors' are for their owner alone).
     """
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    part = beside(path, f".{os.getpid()}{PART}")
     try:
         part.touch()
         mode = part.stat().st_mode

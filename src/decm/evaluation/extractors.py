@@ -33,7 +33,7 @@ class RandomInceptionFeatures(InceptionFeatures):
 
 
 class RandomFeatures(nn.Module):
-    """A small convolutional network with random weights of a fixed seed, for trials: a thousand pictures a second.
+    """A small convolutional network with random weights of a fixed seed, for trials: much faster than Inception.
 
     `pool` [N, 64], `spatial` [N, 4 * 4 * 4] and `logits` [N, 10]; images of 4 x 4 pixels and more.
     """

@@ -56,11 +56,12 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
     check_parts(cfg)
     dataset = build_dataset(cfg)
     if cfg.teacher.kind == "auto":
-        check_teacher(teacher_config(cfg), dataset)
+        teacher = teacher_config(cfg)
+        check_teacher(teacher, dataset)
+        if is_first():  # one process reads it all
+            check_finished_teacher(teacher)
     if is_first():  # the others cannot tell which folder goes on
         check_warm_start(cfg, folder)
-        if cfg.teacher.kind == "auto":
-            check_finished_teacher(cfg)
     source = None if cfg.teacher.kind == "auto" else load_or_train_teacher(cfg, dataset, _no_training)
     if cfg.distill:
         student = build_network(cfg.network, cfg.seed)

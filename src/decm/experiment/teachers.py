@@ -144,18 +144,22 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     return teacher
 
 
-def check_finished_teacher(cfg: DictConfig) -> None:
-    """Raise ValueError where the teacher that teacher=auto would take is there, and its checkpoint cannot be read."""
-    settings = plain(teacher_config(cfg))
-    for folder in run_folders(Path(cfg.runs), settings["name"]):
-        if (folder / RESULTS).is_file() and teacher_hash(read_config(folder) or settings) == teacher_hash(settings):
-            try:
+def matching_teachers(settings: dict[str, Any]) -> list[Path]:
+    """The run folders of a teacher of these settings: the newest finished one alone, else all unfinished ones."""
+    key, root = teacher_hash(settings), Path(settings["runs"])
+    found = [f for f in run_folders(root, settings["name"]) if teacher_hash(read_config(f) or settings) == key]
+    finished = [folder for folder in found if (folder / RESULTS).is_file()]
+    return finished[:1] or found
+
+
+def check_finished_teacher(teacher: DictConfig) -> None:
+    """Raise ValueError where a finished teacher of this configuration is there, and its checkpoint cannot be read."""
+    for folder in matching_teachers(plain(teacher)):
+        try:
+            if (folder / RESULTS).is_file():
                 read_checkpoint(folder)
-            except ValueError as error:
-                raise ValueError(
-                    f"{error} It is this run's teacher: remove {folder} to have it trained anew."
-                ) from error
-            return
+        except ValueError as error:
+            raise ValueError(f"{error} It is this run's teacher: remove {folder} to have it trained anew.") from error
 
 
 def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
@@ -169,12 +173,11 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
             fit(wanted, launched)
         return launched, False
     with _locked(root / settings["name"] / f".lock-{key}"):
-        matching = [f for f in run_folders(root, settings["name"]) if teacher_hash(read_config(f) or settings) == key]
-        for folder in matching:
-            if (folder / RESULTS).is_file():
-                announce_folder("DECM_TEACHER_FOLDER", folder, root)
-                return folder, True
+        matching = matching_teachers(settings)
         folder = matching[0] if matching else new_folder(root, settings["name"])
+        if (folder / RESULTS).is_file():
+            announce_folder("DECM_TEACHER_FOLDER", folder, root)
+            return folder, True
         with locked(folder):
             write_config(folder, settings)
             append_command(folder, job_command())  # of the run that it is trained for

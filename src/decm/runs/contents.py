@@ -51,12 +51,20 @@ def data_content(folder: Path) -> str | None:
 def weights_content(path: Path) -> str | None:
     """The checksum of a file, or of the weights in a run's or an exported folder; None where there is none."""
     if path.is_dir() and path.suffix != CHECKPOINT.suffix:  # a checkpoint that is a folder is a sharded one
-        path = path / EXPORTED if (path / EXPORTED).is_file() else path / CHECKPOINT
+        path = path / EXPORTED if (path / EXPORTED).is_file() else _newest_checkpoint(path)
     if not path.exists():
         return None
     file = path.resolve()
     known = file.stat()
     return _weights_content(file, known.st_size, known.st_mtime_ns, known.st_ino)
+
+
+def _newest_checkpoint(run: Path) -> Path:
+    """What last.ckpt is, or would be: a copy of a run may have lost its links."""
+    from decm.checkpoints.folder import checkpoints
+
+    last = run / CHECKPOINT
+    return last if last.exists() else next(iter(checkpoints(last.parent)), last)
 
 
 @lru_cache(maxsize=64)

@@ -25,8 +25,8 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
     from decm.settings.limits import check_limits
 
     try:
+        check_limits(cfg)  # first: types of constructors take torch's import
         add_types(cfg)
-        check_limits(cfg)
         return task(cfg)
     except KeyboardInterrupt:
         fail(stopped(), INTERRUPTED)

@@ -39,7 +39,7 @@ def path_settings(verb: str) -> dict[str, bool]:
 
 def is_path(verb: str, key: str) -> bool:
     """Whether a setting is a path, or a list of paths."""
-    of_constructor = verb == "train" and key.startswith(OF_CONSTRUCTORS) and key.rpartition(".")[2] in PATH_NAMES
+    of_constructor = key.startswith(OF_CONSTRUCTORS) and key.rpartition(".")[2] in PATH_NAMES
     return key in path_settings(verb) or of_constructor
 
 
