@@ -8,19 +8,20 @@ from lightning.pytorch import Callback
 
 from decm.checkpoints.files import read_file, write_file
 from decm.checkpoints.folder import checkpoints, name_of, newest_valid
+from decm.training.callbacks.base import DistillationCallback
 from decm.training.callbacks.reliability.checkpoints import Checkpoints
 from decm.training.checkpoint_io import CheckpointFiles
 from tiny import all_segments, fit, tiny_module
 
 
-class Scores(Callback):
+class Scores(DistillationCallback):
     """An evaluation in the loop that finds what it is told to."""
 
     def __init__(self, values):
         self.values, self.acted_at, self.value = values, 0, None
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step in self.values and trainer.global_step != self.acted_at:
+    def on_optimizer_step(self, trainer, module):
+        if trainer.global_step in self.values:
             self.acted_at, self.value = trainer.global_step, self.values[trainer.global_step]
 
 

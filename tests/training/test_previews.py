@@ -6,9 +6,9 @@ import torch
 from decm.evaluation.evaluator import Evaluator
 from decm.flow.flow_map import FlowMap
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
+from decm.training.callbacks.evaluation.speed import PlainProgress, Speed
 from decm.training.callbacks.method.ema import EMA
 from decm.training.csv_logger import MetricsCSV
-from decm.training.speed import PlainProgress, Speed
 from helpers import CLASSES
 from tiny import GLOBAL_BATCH, all_segments, fit, tiny_module
 from training.test_csv_logger import lines

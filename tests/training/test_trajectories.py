@@ -242,7 +242,7 @@ def test_a_sharded_rank_without_a_row_is_refused_before_it_would_wait_for_ever(f
     """Two ranks with two micro-batches each, of 8 rows in all."""
     segment = Instantaneous("instantaneous", FlowMatching(), fraction=fraction)
     trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=2, strategy=ShardedStrategy())
-    module = SimpleNamespace(recipe=SimpleNamespace(batch_size=8))
+    module = tiny_module(batch_size=8)
     said = "2 of batch_size=8 rows, fewer than the 4 micro-batches"
     with pytest.raises(ValueError, match=said) if refused else nullcontext():
         segment.on_train_start(trainer, module)

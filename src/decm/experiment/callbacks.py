@@ -23,6 +23,7 @@ from decm.experiment.scores import code_version
 from decm.experiment.teachers import TeacherBundle
 from decm.runs.folders import LAST
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
+from decm.training.callbacks.evaluation.speed import PlainProgress, Speed
 from decm.training.callbacks.method.ema import EMA
 from decm.training.callbacks.method.ema_snapshots import FOLDER, EMASnapshots
 from decm.training.callbacks.reliability.checkpoints import Checkpoints
@@ -33,7 +34,6 @@ from decm.training.callbacks.reliability.self_check import SelfCheck
 from decm.training.callbacks.reliability.watchdog import Watchdog
 from decm.training.checkpoint_io import CheckpointFiles
 from decm.training.sharding import ShardedStrategy
-from decm.training.speed import PlainProgress, Speed
 
 
 class ConfigInCheckpoint(Callback):
@@ -89,7 +89,6 @@ def build_callbacks(
         ConfigInCheckpoint(settings, teacher, dataset.manifest),
         Guard(folder, cfg.guard.patience, cfg.guard.spike),
         Preemption(folder),
-        Watchdog(folder, cfg.guard.hang_timeout),
     ]
     if any(settings["faults"][key] is not None for key in FAULTS):
         callbacks.append(Faults(folder / LAST.parent, cfg.seed, settings["faults"]))
@@ -108,4 +107,8 @@ def build_callbacks(
             evaluate,
             *build_expected(cfg, settings, evaluate),
         ]
-    return [*callbacks, Checkpoints(folder / LAST.parent, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate)]
+    return [
+        *callbacks,
+        Watchdog(folder, cfg.guard.hang_timeout),
+        Checkpoints(folder / LAST.parent, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate),
+    ]

@@ -26,13 +26,13 @@ from decm.networks.regions import prepare_regions
 from decm.runs.folders import LAST
 from decm.settings.composition import plain
 from decm.training.callbacks.evaluation.expected import Expected
+from decm.training.callbacks.evaluation.speed import Speed
 from decm.training.callbacks.reliability.guard import RollBackError, count_rollbacks, gave_up, note_rollback
 from decm.training.callbacks.reliability.preemption import Preemption
 from decm.training.csv_logger import MetricsCSV
 from decm.training.loggers import build_loggers, finish
 from decm.training.module import DistillationModule, Recipe
 from decm.training.sharding import PRECISIONS, Sharding
-from decm.training.speed import Speed
 
 SEED_STRIDE = 2**32  # between the data seeds before and after a rollback
 

@@ -21,6 +21,7 @@ from decm.flow.velocity import Field, GuidedVelocity
 from decm.networks.regions import regions
 from decm.objectives.base import Batch, Rows
 from decm.training.sharding import Sharding, gathered, shard, skeleton
+from decm.training.step import MicroBatch, OptimizerStep
 from decm.training.student_call import Frozen, call_student
 
 TEACHER = "teacher."
@@ -81,13 +82,8 @@ class DistillationModule(LightningModule):
         self.laws = nn.ModuleDict()  # objectives with parameters of their own, by segment
         self.student_map = FlowMap(student, recipe.jvp)
         self.skeletons: dict[str, nn.Module] = {}  # of the sharded networks that are sampled in the end
-        self.guarded, self.skipped = False, False  # whether a Guard acts on bad numbers; whether it skipped this step
-        self.bad_losses: dict[str, float] = {}  # of this optimizer step, over its micro-batches
-        self.total = 0.0  # the loss of the last optimizer step, over its micro-batches and all ranks
-        self.asks_to_stop, self.agreed_to_stop = False, False  # this rank; any of them
-        self.before_waiting: Callable[[], None] = lambda: None  # at each micro-batch, before ranks meet
-        self._seen: dict[str, Any] = {}  # the last micro-batch, or the first bad one of this optimizer step
-        self._sums: dict[str, float] = {}  # of what is logged, over the micro-batches of this optimizer step
+        self.step = OptimizerStep(0)  # the current one, or the last one
+        self._stop_requested = False  # by this rank
         self.forward_equivalents = 0.0  # of the network, over all ranks, teacher included
 
     @property
@@ -138,9 +134,12 @@ class DistillationModule(LightningModule):
             y = torch.where(dropped, int(self.student.num_classes), y)  # type: ignore[arg-type]
         return Batch(x, z, t, y, batch["index"])
 
+    def request_stop(self) -> None:
+        """Ask all ranks to end the run after this optimizer step; `step.stop_agreed` says that they know."""
+        self._stop_requested = True
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of what was planned. Raises NonFiniteLossError, and ValueError for an empty plan."""
-        self.before_waiting()
+        """The sum of what was planned. Raises ValueError for an empty plan."""
         if not batch.plan and not batch.due:
             raise ValueError("No segment was planned for this step: `method` has no entry that acts at every step.")
         if isinstance(self.field, GuidedVelocity):
@@ -156,7 +155,8 @@ class DistillationModule(LightningModule):
         asked = [sub.objective.ask(segment, self.field) for sub, segment in zip(batch.plan, segments, strict=True)]
         values = call_student(self.student_map, asked, self.recipe.fused)
         if not values:  # no row of what is due lies in this micro-batch
-            return self._report(batch, {}, 0, batch_idx) + 0 * sum(p.sum() for p in self.student.parameters())
+            self._record(batch, {}, 0)
+            return torch.stack([0 * p.sum() for p in self.student.parameters()]).sum()
 
         share = self.trainer.world_size * self.trainer.accumulate_grad_batches  # so that the global mean comes out
         total = torch.zeros((), device=batch.x.device)
@@ -168,47 +168,46 @@ class DistillationModule(LightningModule):
             figures[f"loss/{sub.name}"] = loss.detach()
             figures[f"tangent/{sub.name}"] = root_mean_square(aim.tangent).sum() * share / sub.count
             total = total + sub.weight * loss
-        cost = self._cost(asked) + student.rows + average.rows
-        self._report(batch, figures | {"total": total.detach()}, cost, batch_idx)
+        self._record(batch, figures | {"total": total.detach()}, self._cost(asked) + student.rows + average.rows)
         return total
 
-    def _report(self, batch: Batch, figures: dict[str, Tensor], cost: int, batch_idx: int) -> Tensor:
-        """Log losses and tangents, and act on what is not finite: the same figures, over all ranks, on all ranks.
-
-        What is logged at an optimizer step is the mean over its micro-batches. Returns a zero.
-        """
+    def _record(self, batch: Batch, figures: dict[str, Tensor], cost: int) -> None:
+        """Add this micro-batch to the step's record, by one reduction over all ranks; log a completed step."""
         names = [f"{kind}/{name}" for name in batch.due for kind in ("loss", "tangent")] + ["total"]
         zero = batch.x.new_zeros(())  # of a segment without a row in this micro-batch
-        here = torch.stack([figures.get(name, zero) for name in names] + [zero + cost, zero + self.asks_to_stop])
-        if not self.bad_losses:
-            self._seen = {"batch": batch, "figures": figures}
-        *over_ranks, cost_per_rank, stop = self.trainer.strategy.reduce(here, reduce_op="mean").tolist()
+        here = [figures.get(name, zero) for name in names] + [zero + cost, zero + self._stop_requested]
+        *means, cost_per_rank, stop = self.trainer.strategy.reduce(torch.stack(here), reduce_op="mean").tolist()
         self.forward_equivalents += cost_per_rank * self.trainer.world_size
-        self.agreed_to_stop = stop > 0
-        found = dict(zip(names, over_ranks, strict=True))
-        if not math.isfinite(found["total"]):
-            self.bad_losses |= {name: found[f"loss/{name}"] for name in batch.due}
-            if not self.guarded:
-                self._refuse(batch, [name for name in batch.due if not math.isfinite(found[f"loss/{name}"])])
+        over_ranks = dict(zip(names, means, strict=True))
         parts = self.trainer.accumulate_grad_batches
-        before = self._sums if batch_idx % parts else {}
-        self._sums = {name: before.get(name, 0.0) + value for name, value in found.items()}
-        if (batch_idx + 1) % parts == 0:
-            means = {name: value / parts for name, value in self._sums.items()}
-            self.total = means.pop("total")
-            for name, value in means.items():
-                self.log(name, value, batch_size=len(batch.x))
-        return zero
+        if self.step.micro_batches % parts == 0:
+            self.step = OptimizerStep(self.trainer.global_step)
+        self.step.add(over_ranks, MicroBatch(batch, figures))
+        self.step.stop_agreed = stop > 0
+        if not math.isfinite(over_ranks["total"]):
+            self.step.bad_losses |= {name: over_ranks[f"loss/{name}"] for name in batch.due}
+        if self.step.micro_batches == parts:
+            for name in names[:-1]:
+                self.log(name, self.step.mean(name), batch_size=len(batch.x))
+            if self.step.stop_held:
+                self.trainer.should_stop = True
 
-    def last_batch(self) -> dict[str, Any]:
-        """What is known of this rank's last micro-batch, as plain numbers; its samples follow from seed and index."""
-        batch, figures = self._seen["batch"], self._seen["figures"]
-        ends = {sub.name: {"start": sub.start.tolist(), "end": sub.end.tolist()} for sub in batch.plan}
-        return {
-            "seed": self.recipe.seed, "samples": batch.index.tolist(), "t": batch.t.tolist(), "segments": ends,
-            "here": {name: float(value) for name, value in figures.items()}, "over_all_ranks": self.bad_losses,
-            "data_is_finite": bool(batch.x.isfinite().all()),
-        }  # fmt: skip
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise NonFiniteLossError for a loss that is not finite, unless a callback (Guard) skips the step."""
+        if self.step.bad_losses and not self.step.skipped:
+            bad = [name for name, value in self.step.bad_losses.items() if not math.isfinite(value)]
+            index = self.step.example.batch.index if self.step.example else torch.zeros(1)
+            raise NonFiniteLossError(
+                f"The loss of {', '.join(bad) or 'the sum'} is not finite at optimizer step {self.step.number} "
+                f"(samples {int(index[0])} to {int(index[-1])}, seed {self.recipe.seed}). "
+                "The last checkpoint is from before it. Lower the learning rate, or choose another form of the loss."
+            )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Keep Lightning from stopping within an optimizer step; `_record` restores the wish at its end."""
+        if self.step.micro_batches < self.trainer.accumulate_grad_batches:
+            self.step.stop_held |= self.trainer.should_stop
+            self.trainer.should_stop = False
 
     def _cost(self, asked: list[Rows]) -> int:
         """Forward-equivalents of this rank's step: rows of student and teacher that went through a network."""
@@ -217,13 +216,6 @@ class DistillationModule(LightningModule):
         dual = forward_equivalents(self.recipe.jvp, self.student) + again
         rows = sum((dual if part.tangents else plain) * len(part.x) for part in asked)
         return rows + (self.field.evaluations if isinstance(self.field, GuidedVelocity) else 0)
-
-    def _refuse(self, batch: Batch, bad: list[str]) -> None:
-        raise NonFiniteLossError(
-            f"The loss of {', '.join(bad) or 'the sum'} is not finite at optimizer step {self.trainer.global_step} "
-            f"(samples {int(batch.index[0])} to {int(batch.index[-1])}, seed {self.recipe.seed}). "
-            "The last checkpoint is from before it. Lower the learning rate, or choose another form of the loss."
-        )
 
     def configure_optimizers(self) -> Any:
         optimizer = self.recipe.optimizer(chain(self.student.parameters(), self.laws.parameters()))

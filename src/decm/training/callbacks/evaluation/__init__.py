@@ -1,1 +1,1 @@
-"""Previews and scores during a run."""
+"""Previews, scores and progress during a run."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from decm.training.callbacks.base import DistillationCallback
 from decm.training.callbacks.evaluation.previews import Evaluate
+from decm.training.module import DistillationModule
 
 ROUNDING = 1e-3  # of the shares in a file
 ABOVE, WITHIN, BELOW = "above", "within", "below"
@@ -47,7 +49,7 @@ class Curve:
         return float(np.exp(np.interp(share, self.at, np.log(self.value))))
 
 
-class Expected(Callback):
+class Expected(DistillationCallback):
     """Holds each evaluation in the loop against the curves; logs `expected/<metric>`, the value over the expected one.
 
     Says where a metric goes above its band (expected value times tolerance), where it comes back, and where it goes
@@ -61,18 +63,11 @@ class Expected(Callback):
         self.sides: dict[str, str] = {}
         self.compared: dict[str, int] = {}  # evaluations
         self.above: dict[str, int] = {}
-        self._seen = 0  # the last optimizer step that was looked at
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seen = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         step = trainer.global_step
-        if step == self._seen or step != self.evaluate.acted_at:
+        if step != self.evaluate.acted_at:
             return
-        self._seen = step
         ratios = {}
         for curve in self.curves:
             value, expected = self.evaluate.figures.get(curve.metric), curve(step / trainer.max_steps)

@@ -3,25 +3,20 @@
 import gc
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.pictures import Painter
 from decm.evaluation.points import MapErrors
 from decm.flow.flow_map import FlowMap
+from decm.training.callbacks.base import DistillationCallback
+from decm.training.module import DistillationModule
 
 
-def due(trainer: Trainer, every: int, last: int) -> bool:
-    """Whether a callback that acts every `every` optimizer steps (0: never) acts now, having acted at step `last`."""
-    step = trainer.global_step
-    return every > 0 and step > 0 and step % every == 0 and step != last
-
-
-class Periodic(Callback):
-    """Does something with the averaged student every `every` optimizer steps, on all ranks.
+class Periodic(DistillationCallback):
+    """Does something with the averaged student every `every` optimizer steps (0: never), on all ranks.
 
     On all, since they share the work, and since a sharded network cannot be called by one of them alone.
     """
@@ -30,16 +25,11 @@ class Periodic(Callback):
         self.every, self.nfes, self.evaluator, self.trained_on = every, nfes, evaluator, trained_on
         self.acted_at = 0  # the last optimizer step of it
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.acted_at = trainer.global_step  # a resumed run did it before its checkpoint
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if due(trainer, self.every, self.acted_at):
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
+        if self.every > 0 and trainer.global_step % self.every == 0:
             self.acted_at = trainer.global_step
-            self.evaluator.device = pl_module.device
-            self.act(trainer, pl_module.ema_map)  # type: ignore[arg-type]
+            self.evaluator.device = module.device
+            self.act(trainer, module.ema_map)
             gc.collect()  # figures and logged pictures refer to themselves, and would stay for thousands of steps
 
     def act(self, trainer: Trainer, student: FlowMap) -> None:

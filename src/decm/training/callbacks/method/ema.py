@@ -1,11 +1,11 @@
 """The exponential moving average of the student, updated once an optimizer step."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
+from decm.training.callbacks.base import DistillationCallback
+from decm.training.module import DistillationModule
 from decm.training.sharding import local
 
 
@@ -27,7 +27,7 @@ def ema_decay(step: int, kind: str, decay: float, sigma_rel: float) -> float:
     return (1 - 1 / step) ** (power_law_exponent(sigma_rel) + 1)
 
 
-class EMA(Callback):
+class EMA(DistillationCallback):
     """Keeps `module.ema` the moving average of `module.student`. Raises ValueError for bad settings."""
 
     def __init__(self, kind: str = "constant", decay: float = 0.998, sigma_rel: float = 0.1) -> None:
@@ -39,16 +39,12 @@ class EMA(Callback):
         self.kind, self.decay, self.sigma_rel = kind, decay, sigma_rel
         self.step = 0  # optimizer steps averaged
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self.step:  # a micro-batch within an optimizer step
-            return
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         self.step = trainer.global_step
-        if pl_module.skipped:
+        if module.step.skipped:
             return
         beta = ema_decay(self.step, self.kind, self.decay, self.sigma_rel)
-        average, current = ([local(p) for p in net.parameters()] for net in (pl_module.ema, pl_module.student))  # type: ignore[union-attr]
+        average, current = ([local(p) for p in net.parameters()] for net in (module.ema, module.student))
         with torch.no_grad():
             torch._foreach_lerp_(average, current, 1 - beta)
 

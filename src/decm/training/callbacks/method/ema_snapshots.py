@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from decm.checkpoints.durable import write_whole
+from decm.training.callbacks.base import DistillationCallback
 from decm.training.callbacks.method.ema import ema_decay, power_law_exponent
+from decm.training.module import DistillationModule
 from decm.training.sharding import full, local
 
 FOLDER = "snapshots"
@@ -28,7 +30,7 @@ def check_width(sigma_rel: float, name: str) -> None:
         raise ValueError(f"{name}={sigma_rel}; expected a relative width above 0 and below {WIDEST}.")
 
 
-class EMASnapshots(Callback):
+class EMASnapshots(DistillationCallback):
     """Keeps an average of the student for each of `sigma_rels`; every `every` optimizer steps writes them to `folder`.
 
     A file is `step_<n>_sigma_<width>.safetensors`, of the student's parameters by name. The averages travel in the
@@ -50,14 +52,10 @@ class EMASnapshots(Callback):
         self.averages: dict[float, dict[str, Tensor]] = {}
 
     @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self.step:  # a micro-batch within an optimizer step
-            return
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         self.step = trainer.global_step
-        current = dict(pl_module.student.named_parameters())  # type: ignore[union-attr]
-        for width in [] if pl_module.skipped else self.sigma_rels:
+        current = dict(module.student.named_parameters())
+        for width in [] if module.step.skipped else self.sigma_rels:
             if width not in self.averages:
                 self.averages[width] = {key: p.detach().float().clone() for key, p in current.items()}
             average = self.averages[width]

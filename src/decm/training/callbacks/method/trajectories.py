@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from decm.flow.randomness import uniform
 from decm.flow.times import linear_decay, linear_ramp
 from decm.objectives.base import Batch, Objective, SubTrajectory
+from decm.training.callbacks.base import DistillationCallback, distillation
 from decm.training.sharding import ShardedStrategy
 
 
@@ -18,7 +19,7 @@ def chosen_rows(index: Tensor, global_batch: int, count: int) -> Tensor:
     return torch.nonzero((at + 1) * count // global_batch > at * count // global_batch).flatten()
 
 
-class Trajectory(Callback):
+class Trajectory(DistillationCallback):
     """Plans one segment named `name`, every `every` optimizer steps, on a `fraction` of the rows.
 
     Its loss has `weight`, times a linear ramp over `weight_ramp_steps` steps; an objective with a schedule of its own
@@ -42,12 +43,8 @@ class Trajectory(Callback):
                 "has no schedule of its own; expected 0 (weight_ramp_steps is that of the weight)."
             )
         self.name, self.objective, self.weight = name, objective, weight
-        self.every, self.fraction, self.weight_ramp_steps, self.schedule_steps = (
-            every,
-            fraction,
-            weight_ramp_steps,
-            schedule_steps,
-        )
+        self.every, self.fraction = every, fraction
+        self.weight_ramp_steps, self.schedule_steps = weight_ramp_steps, schedule_steps
 
     @property
     def state_key(self) -> str:
@@ -63,11 +60,12 @@ class Trajectory(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Parameters of the objective itself are trained and saved with the student."""
-        if not self._has_parameters():
+        if not isinstance(self.objective, nn.Module) or not self._has_parameters():
             return
+        module = distillation(pl_module)
         if isinstance(trainer.strategy, ShardedStrategy):
-            self.check_sharded(pl_module.recipe.batch_size, parts=1)  # type: ignore[union-attr, arg-type]
-        pl_module.laws[self.name] = self.objective  # type: ignore[assignment, index, operator]
+            self.check_sharded(module.recipe.batch_size, parts=1)
+        module.laws[self.name] = self.objective
 
     def _has_parameters(self) -> bool:
         return isinstance(self.objective, nn.Module) and any(True for _ in self.objective.parameters())
@@ -106,12 +104,12 @@ class Trajectory(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ShardedStrategy):
-            whole: int = pl_module.recipe.batch_size  # type: ignore[union-attr, assignment]
-            self.check_sharded(whole, trainer.world_size * trainer.accumulate_grad_batches)
+            batch_size = distillation(pl_module).recipe.batch_size
+            self.check_sharded(batch_size, trainer.world_size * trainer.accumulate_grad_batches)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        recipe = pl_module.recipe
-        planned = self.plan(batch, trainer.global_step, recipe.seed, recipe.batch_size)  # type: ignore[union-attr, arg-type]
+        recipe = distillation(pl_module).recipe
+        planned = self.plan(batch, trainer.global_step, recipe.seed, recipe.batch_size)
         if planned is not None:
             batch.plan.append(planned)
 

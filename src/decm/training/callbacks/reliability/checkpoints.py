@@ -8,10 +8,12 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from decm.checkpoints.durable import saving
 from decm.checkpoints.folder import name_of, prune, reset_to_step
+from decm.training.callbacks.base import DistillationCallback
 from decm.training.callbacks.evaluation.previews import Evaluate
+from decm.training.module import DistillationModule
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(DistillationCallback, Checkpoint):
     """Writes `folder/step_<n>.ckpt` every `every` optimizer steps, keeps the `keep` newest and the best by `evaluate`.
 
     Saves too where `trainer.should_stop` is set, at the last step, and where the evaluation in the loop finds the best
@@ -24,24 +26,14 @@ class Checkpoints(Checkpoint):
             raise ValueError(f"checkpoints: every={every}, keep={keep}; expected both 1 or more.")
         self.folder, self.every, self.keep, self.evaluate = folder, every, keep, evaluate
         self.best: dict[str, Any] | None = None  # {step, value}, on the first rank
-        self._seen = 0  # the last optimizer step that was looked at
-        self._stop = False  # asked for within an optimizer step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seen = trainer.global_step
         if trainer.is_global_zero and self.folder.is_dir():
             with saving(self.folder / name_of(trainer.global_step), 0):
                 reset_to_step(self.folder, trainer.global_step)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         step = trainer.global_step
-        if step == self._seen:  # a micro-batch within an optimizer step, at whose end it may stop
-            self._stop, trainer.should_stop = self._stop or trainer.should_stop, False
-            return
-        self._seen = step
-        trainer.should_stop = trainer.should_stop or self._stop
         is_best = self._is_best(trainer)
         if is_best or step % self.every == 0 or trainer.should_stop or step == trainer.max_steps:
             trainer.save_checkpoint(self.folder / name_of(step))

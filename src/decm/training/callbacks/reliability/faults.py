@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from decm.training.callbacks.base import distillation
+
 FAULTS = ("kill_at_step", "nan_at_step", "hang_rank", "truncate_checkpoint")
 LONGEST = 1000  # steps of a run that is drilled without `force`
 
@@ -40,7 +42,7 @@ class Faults(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
         if rank == at["hang_rank"] and step == at["hang_at_step"]:
             time.sleep(1e9)
-        first_data = pl_module.recipe.seed == self.seed  # type: ignore[union-attr]
+        first_data = distillation(pl_module).recipe.seed == self.seed
         bad = at["nan_at_step"] is not None and 0 <= step - at["nan_at_step"] < at["nan_steps"]
         if bad and chosen and (first_data or at["nan_again"]):
             batch.x.fill_(torch.nan)

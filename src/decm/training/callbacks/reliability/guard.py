@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from decm.training.module import NonFiniteLossError
+from decm.training.callbacks.base import DistillationCallback, distillation
+from decm.training.module import DistillationModule, NonFiniteLossError
 from decm.training.sharding import full
 
 INCIDENTS, ROLLBACKS = "incidents", "rollbacks.jsonl"
@@ -34,12 +35,12 @@ def note_rollback(folder: Path, why: str, checkpoint: Path | None) -> None:
         file.write(json.dumps({"why": why, "to": checkpoint.name if checkpoint else "the start"}) + "\n")
 
 
-class Guard(Callback):
+class Guard(DistillationCallback):
     """Skips optimizer step and EMA where the loss or the gradient's norm is not finite on any rank; logs `grad_norm`.
 
     Each skipped step leaves `folder/incidents/step_<n>_seed_<s>_rank_<r>.json`: samples, times, losses and tangents
     of that rank's batch. After `patience` of them in a row RollBackError is raised on all ranks. A finite loss above
-    `spike` times the median of the last 100 is said, and nothing else is done about it.
+    `spike` times the median of the last 100 is reported only.
     """
 
     def __init__(self, folder: Path, patience: int = 10, spike: float = 10.0) -> None:
@@ -48,17 +49,13 @@ class Guard(Callback):
         self.folder, self.patience, self.spike = folder, patience, spike
         self.skipped, self.in_a_row, self.spikes = 0, 0, 0
         self.recent: deque[float] = deque(maxlen=WINDOW)
-        self._bad, self._step = False, 0
         self._seed: int | None = None  # of the data
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.guarded = True  # type: ignore[assignment]
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._step = trainer.global_step
-        if self._seed not in (None, pl_module.recipe.seed):  # type: ignore[union-attr]
+        seed = distillation(pl_module).recipe.seed
+        if self._seed not in (None, seed):
             self.in_a_row = 0  # the run went back, to other data
-        self._seed = pl_module.recipe.seed  # type: ignore[union-attr, assignment]
+        self._seed = seed
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
@@ -66,46 +63,54 @@ class Guard(Callback):
         """Drop the gradients of a bad step, so that the optimizer changes nothing, its own state included."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = gradient_norm(parameters)
-        pl_module.log("grad_norm", norm, batch_size=1)
-        self._bad = not math.isfinite(norm) or bool(pl_module.bad_losses)
-        pl_module.skipped = self._bad  # type: ignore[assignment]
-        if self._bad:
-            self._write(trainer, pl_module, norm)
+        module = distillation(pl_module)
+        module.log("grad_norm", norm, batch_size=1)
+        module.step.skipped = not math.isfinite(norm) or bool(module.step.bad_losses)
+        if module.step.skipped:
+            self._write_incident(trainer, module, norm)
             for parameter in parameters:
                 parameter.grad = None
-        pl_module.bad_losses = {}  # type: ignore[assignment]
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step == self._step:  # a micro-batch within an optimizer step
-            return
-        self._step = trainer.global_step
-        if not self._bad:
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
+        if not module.step.skipped:
             self.in_a_row = 0
-            self._watch(trainer, float(pl_module.total))  # type: ignore[arg-type]
+            self._report_spike(trainer, module.step.mean("total"))
             return
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        pl_module.log("guard/skipped", float(self.skipped), batch_size=1)
+        module.log("guard/skipped", float(self.skipped), batch_size=1)
         say(trainer, f"Step {trainer.global_step - 1} is skipped: its loss or gradient is not finite (skipped so far: "
             f"{self.skipped}). See {self.folder / INCIDENTS}")  # fmt: skip
         if self.in_a_row >= self.patience:
             raise RollBackError(f"{self.in_a_row} steps in a row were not finite, up to step {trainer.global_step - 1}")
 
-    def _watch(self, trainer: Trainer, total: float) -> None:
+    def _report_spike(self, trainer: Trainer, total: float) -> None:
         if len(self.recent) == WINDOW and total > self.spike * statistics.median(self.recent):
             self.spikes += 1
             say(trainer, f"Loss spike at step {trainer.global_step - 1}: {total:.4g}, {self.spike:g} times the median "
                 f"of the last {WINDOW} steps or more. Nothing is done about it.")  # fmt: skip
         self.recent.append(total)
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule, norm: float) -> None:
-        step = trainer.global_step
-        facts = {"step": step, "rank": trainer.global_rank, "gradient_norm": norm, **pl_module.last_batch()}  # type: ignore[operator]
+    def _write_incident(self, trainer: Trainer, module: DistillationModule, norm: float) -> None:
+        """This rank's micro-batch (the first bad one) as plain numbers; its samples follow from seed and index."""
+        step, rank, seed, example = module.step, trainer.global_rank, module.recipe.seed, module.step.example
+        assert example is not None
+        batch = example.batch
+        incident = {
+            "step": step.number,
+            "rank": rank,
+            "gradient_norm": norm,
+            "seed": seed,
+            "samples": batch.index.tolist(),
+            "t": batch.t.tolist(),
+            "segments": {sub.name: {"start": sub.start.tolist(), "end": sub.end.tolist()} for sub in batch.plan},
+            "here": {name: float(value) for name, value in example.figures.items()},
+            "over_all_ranks": step.bad_losses,
+            "data_is_finite": bool(batch.x.isfinite().all()),
+        }
         folder = self.folder / INCIDENTS
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"step_{step:08d}_seed_{facts['seed']}_rank_{trainer.global_rank}.json"
-        path.write_text(json.dumps(facts) + "\n")  # Python writes and reads NaN and Infinity
+        path = folder / f"step_{step.number:08d}_seed_{seed}_rank_{rank}.json"
+        path.write_text(json.dumps(incident) + "\n")  # Python writes and reads NaN and Infinity
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"skipped": self.skipped, "in_a_row": self.in_a_row, "spikes": self.spikes}

@@ -7,9 +7,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from decm.training.callbacks.base import DistillationCallback, distillation
 from decm.training.callbacks.reliability.guard import say
+from decm.training.module import DistillationModule
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)  # USR2: submitit's, before a job's time is up
 STOP = "STOP"  # a file of this name in the run folder
@@ -25,7 +27,7 @@ class PreemptedError(RuntimeError):
         self.requeue = requeue
 
 
-class Preemption(Callback):
+class Preemption(DistillationCallback):
     """Sets `trainer.should_stop` at the end of the step in which all ranks learn that one of them was asked to stop.
 
     Ranks learn it from the reduction of the losses. A second Ctrl-C interrupts at once. Outside of the main thread
@@ -36,7 +38,6 @@ class Preemption(Callback):
         self.stop_file = folder / STOP
         self.asked: str | None = None  # by what, on this rank
         self.stopped = False
-        self._step = 0
         self._before: dict[int, Any] = {}
         self._earlier: dict[int, Any] = {}
 
@@ -65,16 +66,13 @@ class Preemption(Callback):
         self._before = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._step = trainer.global_step
         if trainer.is_global_zero and self.stop_file.exists():
             self.asked = self.asked or f"the file {self.stop_file}"
-        pl_module.asks_to_stop = self.asked is not None  # type: ignore[assignment]
+        if self.asked is not None:
+            distillation(pl_module).request_stop()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        whole = trainer.global_step > self._step  # not a micro-batch within an optimizer step
-        if pl_module.agreed_to_stop and whole:
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
+        if module.step.stop_agreed:
             self.stopped = trainer.should_stop = True
             say(trainer, f"Stopping after step {trainer.global_step}, asked by {self.asked or 'another rank'}.")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from decm.flow.derivative import supports_tangents
 from decm.networks.regions import regions
+from decm.training.callbacks.base import distillation
 from decm.training.sharding import gather_anew, gathered, local
 
 ROWS = 4
@@ -139,10 +140,10 @@ class SelfCheck(Callback):
     """Runs `check_tangents` on the student before the first step, in the precision of the run."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        network: nn.Module = pl_module.student  # type: ignore[assignment]
-        if not supports_tangents(network):
+        module = distillation(pl_module)
+        if not supports_tangents(module.student):
             return
-        whole: nn.Module | None = pl_module.skeletons.pop("student", None)  # type: ignore[operator, union-attr]
+        whole = module.skeletons.pop("student", None)
         half = whole is not None or trainer.precision != "32-true"
         limit = LIMITS["bf16-mixed" if half else "32-true"]
-        check_tangents(network, trainer.precision_plugin.forward_context, limit, whole)
+        check_tangents(module.student, trainer.precision_plugin.forward_context, limit, whole)

@@ -20,7 +20,7 @@ class Watchdog(Callback):
     """Each rank notes in `folder/heartbeats/` how often it came to wait for the others (once a micro-batch).
 
     A rank that does not come there again within `seconds` says which ranks are behind, and ends its process; launchers
-    end the others. Only with several ranks.
+    end the others. Only with several ranks. It comes after the callbacks that may hang when a micro-batch starts.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -36,18 +36,17 @@ class Watchdog(Callback):
             return
         self.rank, self.world = trainer.global_rank, trainer.world_size
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._trainer = trainer
-        pl_module.before_waiting = self.beat  # type: ignore[assignment]
         self.waits = 0
         self._note()
         trainer.strategy.barrier()  # no heartbeat of an earlier process is read from here on
         self._done.clear()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
-    def beat(self) -> None:
-        """This rank comes to wait for the others."""
-        self.waits, self.step = self.waits + 1, self._trainer.global_step
-        self._note()
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """This rank comes to wait for the others: in the step itself they meet."""
+        if trainer.world_size > 1:
+            self.waits, self.step = self.waits + 1, trainer.global_step
+            self._note()
 
     def _note(self) -> None:
         self._last = time.monotonic()

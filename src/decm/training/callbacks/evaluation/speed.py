@@ -1,13 +1,15 @@
 """Throughput, and progress lines where there is no terminal for a bar."""
 
 import time
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from decm.training.callbacks.base import DistillationCallback
+from decm.training.module import DistillationModule
 
-class Speed(Callback):
+
+class Speed(DistillationCallback):
     """Logs `speed/samples_per_s` over the steps between two log lines, all devices together.
 
     `seconds` counts the time spent in training, over all the processes of a resumed run, up to its checkpoints.
@@ -36,36 +38,30 @@ class Speed(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self.seconds = state_dict["seconds"]
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         step, now = trainer.global_step, time.perf_counter()
         if self._mark is None:
             self._mark = (step, now)
         elif step - self._mark[0] >= trainer.log_every_n_steps:  # type: ignore[attr-defined]
             rate = (step - self._mark[0]) * self.batch_size / (now - self._mark[1])
             self._mark = (step, now)
-            pl_module.log("speed/samples_per_s", rate, batch_size=1)
+            module.log("speed/samples_per_s", rate, batch_size=1)
 
 
-class PlainProgress(Callback):
+class PlainProgress(DistillationCallback):
     """A line every twentieth of the run, with the losses and the time that remains."""
 
     def __init__(self, what: str) -> None:
         self.what = what
         self._start: tuple[int, float] | None = None
-        self._last = 0
 
     @rank_zero_only
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         step, steps, now = trainer.global_step, trainer.max_steps, time.perf_counter()
         if self._start is None:
             self._start = (step, now)
-        if step == self._last or step % max(1, steps // 20):
+        if step % max(1, steps // 20):
             return
-        self._last = step
         rate = (step - self._start[0]) / max(1e-9, now - self._start[1])
         left = f"{(steps - step) / rate:.0f} s left" if rate else ""
         losses = "  ".join(
