@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from decm.flow.derivative import Network
+from decm.flow.velocity import GuidedVelocity
 from decm.networks.dit import LightningDiT
 from decm.networks.mlp import MLP
 
@@ -33,6 +35,11 @@ def random_times(batch: int, low: float, high: float, seed: int = 1, dtype: torc
 
 def random_labels(batch: int, seed: int = 2, classes: int = CLASSES) -> Tensor:
     return torch.randint(classes, (batch,), generator=seeded(seed))
+
+
+def unguided(net: Network) -> GuidedVelocity:
+    """v(x, t, y) = net(x, t, t, y)."""
+    return GuidedVelocity(net, null=0)
 
 
 def no_labels(batch: int) -> Tensor:

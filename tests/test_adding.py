@@ -8,7 +8,8 @@ from commands import NO_TEACHER, decm, only, results, train
 
 pytestmark = pytest.mark.slow
 LAW = '''
-from decm.flow.path import expand, mean_square
+from decm.flow.path import expand
+from decm.objectives.norms import mean_square
 from decm.objectives.base import Aim
 
 class Cubic:

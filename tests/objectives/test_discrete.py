@@ -5,19 +5,18 @@ import torch
 
 from decm.flow.derivative import dual
 from decm.flow.exact import GaussianFlow
-from decm.flow.path import mean_square
-from decm.flow.velocity import UnguidedVelocity
 from decm.objectives.alpha_flow import AlphaFlow
 from decm.objectives.base import Segment
 from decm.objectives.discrete_consistency import DiscreteConsistency
 from decm.objectives.mean_flow import MeanFlow
+from decm.objectives.norms import mean_square
 from decm.objectives.scm import SCM
 from decm.objectives.shortcut import Shortcut
-from helpers import largest, no_labels, random_states, random_times, relative_error
+from helpers import largest, no_labels, random_states, random_times, relative_error, unguided
 
 B = 16
 EXACT = GaussianFlow(0.7, 0.4)
-FIELD = UnguidedVelocity(EXACT)
+FIELD = unguided(EXACT)
 
 
 def student(x, t, s, y=None):

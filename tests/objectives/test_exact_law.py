@@ -7,7 +7,6 @@ import torch
 
 from decm.flow.derivative import dual
 from decm.flow.exact import GaussianFlow, MixtureFlow, ring
-from decm.flow.velocity import UnguidedVelocity
 from decm.objectives.alpha_flow import AlphaFlow
 from decm.objectives.base import Rows, Segment
 from decm.objectives.consistency import FORMS, Consistency
@@ -17,7 +16,7 @@ from decm.objectives.mean_flow import MeanFlow
 from decm.objectives.noise_to_noisy import NoiseToNoisy
 from decm.objectives.scm import SCM
 from decm.objectives.shortcut import Shortcut
-from helpers import largest, no_labels, random_states, random_times
+from helpers import largest, no_labels, random_states, random_times, unguided
 
 B = 24
 GAUSSIAN = GaussianFlow(0.7, 0.4)
@@ -60,7 +59,7 @@ def segment_of(objective, flow, **options):
 def student_of(objective, flow, distort=lambda rows: rows, field=None, **options):
     """(segment, field, F-, dF) with the flow itself as the student, the rows that it is asked for distorted."""
     segment = segment_of(objective, flow, **options)
-    field = field or UnguidedVelocity(flow)
+    field = field or unguided(flow)
     rows = distort(objective.ask(segment, field))
     if rows.tangents is None:
         return segment, field, flow(rows.x, rows.t, rows.s), None
@@ -119,7 +118,7 @@ def test_each_flipped_part_of_the_derivative_vector_misses(objective, part):
         return rows._replace(tangents=tuple(tangents))
 
     segment = segment_of(objective, GAUSSIAN)
-    asked = objective.ask(segment, UnguidedVelocity(GAUSSIAN)).tangents[part]
+    asked = objective.ask(segment, unguided(GAUSSIAN)).tangents[part]
     tangent, distance = gap(*law(objective, GAUSSIAN, distort=flip))
     if largest(asked) == 0:
         assert max(tangent, distance) < 1e-10
@@ -133,7 +132,7 @@ def test_each_flipped_part_of_the_derivative_vector_misses(objective, part):
     ids=[name for name in ALL if "shortcut" not in name],
 )
 def test_a_field_of_another_flow_or_of_the_other_sign_misses(objective):
-    other = UnguidedVelocity(GaussianFlow(0.2, 0.4))
+    other = unguided(GaussianFlow(0.2, 0.4))
 
     def backwards(x, t, y):
         return -GAUSSIAN.velocity(x, t)
@@ -158,7 +157,7 @@ class Wrong:
 
 @pytest.mark.parametrize("objective", ALL.values(), ids=ALL)
 def test_a_student_that_is_not_the_flow_is_moved(objective):
-    tangent, distance = gap(*law(objective, Wrong(GAUSSIAN), field=UnguidedVelocity(GAUSSIAN)))
+    tangent, distance = gap(*law(objective, Wrong(GAUSSIAN), field=unguided(GAUSSIAN)))
     near = 1e-3 if isinstance(objective, Shortcut) else 1e-2  # short halves of a scaled flow nearly compose
     assert min(tangent, distance) > near
 
@@ -187,7 +186,7 @@ def test_derivative_of_the_rings_map_is_that_of_finite_differences():
     """The law on the ring rests on a derivative through the solver: check it without forward-mode."""
     flow, h = RING, 1e-3
     segment = segment_of(MeanFlow(), flow, last=0.95)
-    rows = MeanFlow().ask(segment, UnguidedVelocity(flow))
+    rows = MeanFlow().ask(segment, unguided(flow))
     _, dF = dual(flow, rows.x, rows.t, rows.s, rows.y, rows.tangents)
     F = {k: flow(rows.x + k * h * rows.tangents[0], rows.t + k * h, rows.s) for k in (-2, -1, 1, 2)}
     by_differences = (F[-2] - 8 * F[-1] + 8 * F[1] - F[2]) / (12 * h)  # order 4

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from decm.flow.exact import GaussianFlow
-from decm.flow.velocity import UnguidedVelocity
 from decm.objectives.base import Segment
 from decm.objectives.noise_to_noisy import NoiseToNoisy
-from helpers import Counting, largest, no_labels, random_states, random_times
+from helpers import Counting, largest, no_labels, random_states, random_times, unguided
 
 SHAPE = (3, 2, 2)
 
@@ -21,7 +20,7 @@ def case():
 @pytest.mark.parametrize(("end", "start", "calls"), [(1, 0, 1), (0, 1, 1), (1, 0.5, 2)])
 def test_field_is_queried_only_where_its_weight_is_not_zero_and_once_at_the_start(end, start, calls):
     net = Counting(GaussianFlow(0.7, 0.4))
-    field, objective, (segment, F, dF) = UnguidedVelocity(net), NoiseToNoisy(end, start), case()
+    field, objective, (segment, F, dF) = unguided(net), NoiseToNoisy(end, start), case()
     objective.ask(segment, field)
     objective.aim(segment, F, dF, field)
     assert net.calls == calls
@@ -52,7 +51,7 @@ def test_field_is_queried_at_the_students_own_end_point():
 @pytest.mark.parametrize("clamp", [None, 1.0, 0.3])
 def test_step_is_the_tangent_clamped_elementwise(clamp):
     segment, F, dF = case()
-    objective, field = NoiseToNoisy(1, 0.5, clamp), UnguidedVelocity(GaussianFlow(0.7, 0.4))
+    objective, field = NoiseToNoisy(1, 0.5, clamp), unguided(GaussianFlow(0.7, 0.4))
     aim = objective.aim(segment, F, dF, field)
     step = F - aim.target
     assert largest(aim.tangent) > 1

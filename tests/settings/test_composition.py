@@ -10,11 +10,10 @@ from omegaconf import OmegaConf
 
 from commands import ROOT, decm
 from decm.flow.exact import GaussianFlow
-from decm.flow.velocity import UnguidedVelocity
 from decm.objectives.base import Segment
 from decm.settings.composition import compose
 from decm.training.callbacks.method.trajectories import FromNoise
-from helpers import largest, no_labels, random_states, random_times
+from helpers import largest, no_labels, random_states, random_times, unguided
 
 CONF = ROOT / "conf"
 GROUPS = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
@@ -84,7 +83,7 @@ def law_gaps(trajectory, flow, progress=1.0):
     t = random_times(64, 0.02, 0.98)
     start, end = trajectory.ends(t, torch.arange(64), 0, 0)
     x = EXACT.flow_map(random_states(64, (2, 1, 1)), torch.zeros_like(start), start)
-    segment, field = Segment(x, start, end, no_labels(64), progress, None, flow, flow), UnguidedVelocity(EXACT)
+    segment, field = Segment(x, start, end, no_labels(64), progress, None, flow, flow), unguided(EXACT)
     rows = trajectory.objective.ask(segment, field)
     F, dF = flow(rows.x, rows.t, rows.s), None
     if rows.tangents is not None:

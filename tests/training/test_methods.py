@@ -11,8 +11,8 @@ from decm.objectives.scm import SCM
 from decm.objectives.shortcut import Shortcut
 from decm.settings.composition import compose, conf_dir
 from decm.training.callbacks.method.trajectories import AnyLater, Dyadic, Instantaneous, ToData
+from decm.training.cost import WithoutGradient, cost_with_derivative
 from decm.training.sharding import ShardedStrategy
-from decm.training.student_call import Frozen
 from helpers import randomize_parameters, relative_error, small_dit, small_mlp
 from tiny import (
     GLOBAL_BATCH,
@@ -70,9 +70,7 @@ def test_what_discrete_laws_see_of_the_student_is_counted_and_has_no_gradient():
 
 
 def dual_cost(module):
-    from decm.flow.derivative import forward_equivalents
-
-    return forward_equivalents(module.recipe.jvp, module.student)
+    return cost_with_derivative(module.recipe.jvp, module.student)
 
 
 def test_a_shortcut_looks_at_the_average_and_not_at_the_student():
@@ -98,7 +96,7 @@ def test_looking_at_the_student_first_does_not_cost_it_its_gradient_under_autoca
         net.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             if look:
-                Frozen(net)(x, t, t, y)
+                WithoutGradient(net)(x, t, t, y)
             net(x, t, t, y).square().mean().backward()
         return {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from decm.flow.times import linear_decay
 from decm.objectives.flow_matching import FlowMatching
 from decm.objectives.noise_to_noisy import NoiseToNoisy
 from decm.objectives.scm import SCM
@@ -20,6 +19,7 @@ from decm.training.callbacks.method.trajectories import (
     Trajectory,
     chosen_rows,
 )
+from decm.training.schedules import linear_decay
 from decm.training.sharding import ShardedStrategy
 from tiny import GLOBAL_BATCH, Recorder, anchor, fit, saved_at, tiny_module, tiny_set
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from decm.flow.flow_map import FlowMap
-from decm.flow.path import mean_square
 from decm.flow.randomness import generator, normal, uniform
 
 
@@ -59,4 +58,4 @@ class MapErrors:
             "t_1": flow_map(x_t, t, one, y) - x_1,
             "v": flow_map.velocity(x_t, t, y) - v,
         }
-        return {name: float(mean_square(error).mean().sqrt()) for name, error in errors.items()}
+        return {name: float(error.flatten(1).square().mean(1).mean().sqrt()) for name, error in errors.items()}

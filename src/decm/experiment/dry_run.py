@@ -8,11 +8,10 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from decm.experiment.build import build_network, build_trajectories
-from decm.flow.derivative import FORWARD_BACKWARD
-from decm.flow.derivative import forward_equivalents as dual_equivalents
 from decm.objectives.base import Segment
 from decm.training.callbacks.method.ema_snapshots import DTYPES
 from decm.training.callbacks.method.trajectories import Trajectory
+from decm.training.cost import FORWARD_BACKWARD, cost_with_derivative
 from decm.training.module import no_teacher
 
 FLOAT, ROWS, STEPS = 4, 512, 50  # bytes; rows and steps (spread over the run) that costs are counted on
@@ -82,7 +81,7 @@ def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
     field(t, t, t)
     total = cfg.max_steps * cfg.batch_size * field.rows * share / ROWS
     again = cfg.trainer.activation_checkpointing
-    once = (FORWARD_BACKWARD + again, dual_equivalents(cfg.jvp, student) + again)
+    once = (FORWARD_BACKWARD + again, cost_with_derivative(cfg.jvp, student) + again)
     for trajectory in build_trajectories(cfg):
         at = [cfg.max_steps * k // STEPS for k in range(STEPS)]
         counted = [costs(trajectory, t, step, cfg.teacher.kind == "none", field, once) for step in at]

@@ -58,15 +58,3 @@ def finite_difference(
 
 
 ENGINES: dict[str, Engine] = {"dual": dual, "split": split, "finite_difference": finite_difference}
-FORWARD_BACKWARD = 3  # forward-equivalents of a row without a derivative
-
-
-def forward_equivalents(engine: str, net: Network) -> int:
-    """What a row with a derivative costs, in forwards, backward (2) included; counted in benchmarks/step.py.
-
-    A dual pass is 2 forwards for a network that takes tangents, 3 through torch.func.jvp.
-    """
-    dual_pass = 2 if supports_tangents(net) else 3
-    return {"dual": dual_pass + 2, "split": FORWARD_BACKWARD + dual_pass, "finite_difference": FORWARD_BACKWARD + 2}[
-        engine
-    ]

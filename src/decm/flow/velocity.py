@@ -31,16 +31,13 @@ class GuidedVelocity:
                 "expected scale >= 1, eta_rms > 0 or null, and 0 <= low <= high <= 1."
             )
         self.net, self.null, self.scale, self.eta_rms, self.low, self.high = net, null, scale, eta_rms, low, high
-        self.evaluations = 0  # rows that went through the network, for the count of forward-equivalents
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """The guided velocity [B, ...] at states x [B, ...], times t [B], labels y [B]."""
         if self.scale == 1:
-            self.evaluations += len(x)
             return self.net(x, t, t, y)
         inside = ((t >= self.low) & (t <= self.high)).nonzero().flatten()
-        self.evaluations += len(x) + len(inside)
         times = torch.cat([t, t[inside]])
         labels = torch.cat([y, torch.full_like(y[inside], self.null)])
         both = self.net(torch.cat([x, x[inside]]), times, times, labels)
@@ -51,10 +48,3 @@ class GuidedVelocity:
             norm = dv.flatten(1).norm(dim=1).clamp(min=torch.finfo(dv.dtype).tiny)
             gain = gain * (self.eta_rms * math.sqrt(x[0].numel()) / norm).clamp(max=1)
         return v_c.index_add(0, inside, expand(gain, dv) * dv)
-
-
-class UnguidedVelocity(GuidedVelocity):
-    """v(x, t, y) = net(x, t, t, y): an exact flow, or a teacher whose guidance is already inside."""
-
-    def __init__(self, net: Network) -> None:
-        super().__init__(net, null=0)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from decm.flow.path import cosine, mean_square
 from decm.flow.velocity import Field
 from decm.objectives.base import Aim, Rows, Segment
+from decm.objectives.norms import cosine, mean_square
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from decm.flow.path import expand, mean_square, root_mean_square
+from decm.flow.path import expand
 from decm.flow.velocity import Field
 from decm.objectives.base import Aim, Rows, Segment
+from decm.objectives.norms import mean_square, root_mean_square
 
 FREQUENCIES = 16
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from decm.flow.path import expand, mean_square
+from decm.flow.path import expand
 from decm.flow.velocity import Field
 from decm.objectives.base import Aim, Rows, Segment
+from decm.objectives.norms import mean_square
 
 
 @dataclass(frozen=True)

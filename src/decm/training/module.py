@@ -12,17 +12,18 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from decm.flow.derivative import FORWARD_BACKWARD, forward_equivalents
 from decm.flow.flow_map import FlowMap
-from decm.flow.path import conditional_velocity, interpolate, root_mean_square
+from decm.flow.path import conditional_velocity, interpolate
 from decm.flow.randomness import normal, uniform
 from decm.flow.times import stratified_times
 from decm.flow.velocity import Field, GuidedVelocity
 from decm.networks.regions import regions
 from decm.objectives.base import Batch, Rows
+from decm.objectives.norms import root_mean_square
+from decm.training.cost import FORWARD_BACKWARD, CountedRows, WithoutGradient, cost_with_derivative
 from decm.training.sharding import Sharding, gathered, shard, skeleton
 from decm.training.step import MicroBatch, OptimizerStep
-from decm.training.student_call import Frozen, call_student
+from decm.training.student_call import call_student
 
 TEACHER = "teacher."
 
@@ -74,6 +75,9 @@ class DistillationModule(LightningModule):
         self.student = student
         self.ema = copy.deepcopy(student).requires_grad_(False)
         self.field: Field = teacher.field if teacher else no_teacher
+        self.teacher_calls = CountedRows(self.field.net if isinstance(self.field, GuidedVelocity) else no_teacher)
+        if isinstance(self.field, GuidedVelocity):
+            self.field.net = self.teacher_calls
         self.teacher = teacher.network if teacher else None
         if self.teacher is not None:
             self.teacher.eval().requires_grad_(False)
@@ -118,8 +122,8 @@ class DistillationModule(LightningModule):
         for name, net in self._frozen().items():
             if name in self.skeletons:
                 setattr(self, name, gathered(self.skeletons.pop(name), net))
-        if isinstance(self.field, GuidedVelocity) and self.teacher is not None:
-            self.field.net = self.teacher
+        if self.teacher is not None:
+            self.teacher_calls.net = self.teacher
         return self.teacher
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
@@ -142,14 +146,14 @@ class DistillationModule(LightningModule):
         """The sum of what was planned. Raises ValueError for an empty plan."""
         if not batch.plan and not batch.due:
             raise ValueError("No segment was planned for this step: `method` has no entry that acts at every step.")
-        if isinstance(self.field, GuidedVelocity):
-            self.field.evaluations = 0  # previews and evaluations call it too
+        self.teacher_calls.rows = 0  # previews and evaluations call it too
         if self.has_teacher:
             v = self.field(interpolate(batch.x, batch.z, batch.t), batch.t, batch.y)
         else:
             v = conditional_velocity(batch.x, batch.z)
         segments = [batch.segment(sub, v, shared_everywhere=not self.has_teacher) for sub in batch.plan]
-        student, average = Frozen(self.student), Frozen(lambda *rows: self.ema(*rows))  # not every step needs it
+        student = WithoutGradient(self.student)
+        average = WithoutGradient(lambda *rows: self.ema(*rows))  # looked up late, since not every step needs it
         for segment in segments:
             segment.student, segment.average = student, average
         asked = [sub.objective.ask(segment, self.field) for sub, segment in zip(batch.plan, segments, strict=True)]
@@ -213,9 +217,9 @@ class DistillationModule(LightningModule):
         """Forward-equivalents of this rank's step: rows of student and teacher that went through a network."""
         again = any(block.checkpointed for block in regions(self.student).values())  # a second forward of each row
         plain = FORWARD_BACKWARD + again
-        dual = forward_equivalents(self.recipe.jvp, self.student) + again
+        dual = cost_with_derivative(self.recipe.jvp, self.student) + again
         rows = sum((dual if part.tangents else plain) * len(part.x) for part in asked)
-        return rows + (self.field.evaluations if isinstance(self.field, GuidedVelocity) else 0)
+        return rows + self.teacher_calls.rows
 
     def configure_optimizers(self) -> Any:
         optimizer = self.recipe.optimizer(chain(self.student.parameters(), self.laws.parameters()))

@@ -5,28 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from decm.flow.derivative import Network
 from decm.flow.flow_map import FlowMap
 from decm.objectives.base import Rows
 
 Value = tuple[Tensor, Tensor | None]  # (F, dF or None), row by row as asked
-
-
-class Frozen:
-    """A network without gradient, as discrete laws look at it; counts its rows.
-
-    Autocast must not keep its weights that were cast without a gradient: the student's own call would take them.
-    """
-
-    def __init__(self, net: Network) -> None:
-        self.net, self.rows = net, 0
-
-    def __call__(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
-        self.rows += len(x)
-        kind = x.device.type
-        casts, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-        with torch.no_grad(), torch.autocast(kind, dtype, enabled=casts, cache_enabled=False):
-            return self.net(x, t, s, y)
 
 
 def _joined(asked: Sequence[Rows]) -> Rows:

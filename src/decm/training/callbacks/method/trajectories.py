@@ -7,9 +7,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from decm.flow.randomness import uniform
-from decm.flow.times import linear_decay, linear_ramp
 from decm.objectives.base import Batch, Objective, SubTrajectory
 from decm.training.callbacks.base import DistillationCallback, distillation
+from decm.training.schedules import linear_decay, linear_ramp
 from decm.training.sharding import ShardedStrategy
 
 
