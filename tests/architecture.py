@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     },
     "flow": {"torch", "decm.flow"},
     "objectives": {"torch", "decm.flow", "decm.objectives"},
-    "networks": {"torch", "timm", "safetensors", "decm.flow", "decm.networks"},
+    "networks": {"torch", "timm", "safetensors", "decm.checkpoints.strict", "decm.flow", "decm.networks"},
     "data": {
         "torch", "numpy", "sklearn", "webdataset", "safetensors", "PIL", "decm.checkpoints", "decm.flow", "decm.data",
     },

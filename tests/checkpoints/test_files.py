@@ -168,11 +168,11 @@ def test_a_later_schema_is_refused_and_not_taken_for_damage(tmp_path, monkeypatc
         newest_valid(tmp_path)
 
 
-def test_a_checkpoint_from_before_there_were_checksums_is_read_with_a_line(tmp_path, capsys):
+def test_a_file_without_a_checksum_is_refused(tmp_path):
     torch.save(content(), tmp_path / "last.ckpt")
-    assert read_file(tmp_path / "last.ckpt")["global_step"] == 3
-    assert "carries no checksum" in capsys.readouterr().out
-    assert newest_valid(tmp_path) == tmp_path / "last.ckpt"
+    with pytest.raises(DamagedError, match="checksum"):
+        read_file(tmp_path / "last.ckpt")
+    assert newest_valid(tmp_path) is None
 
 
 def test_a_checksum_knows_types_order_and_nesting():

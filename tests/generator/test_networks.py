@@ -52,11 +52,17 @@ def test_a_nested_call_is_refused_where_it_would_be_made(victim):
     assert victim.is_dir()
 
 
+def consolidated(file, settings):
+    """A file as `decm consolidate` writes it, of someone else's settings."""
+    stored = {"decm_config": json.dumps(settings), "manifest": "{}", "global_step": "1", "weights": "ema"}
+    save_file({"a": torch.zeros(1)}, file, {**stored, "code_version": "0"})
+    return file
+
+
 def test_a_function_that_decm_only_imports_is_not_called(victim, tmp_path, monkeypatch):
     """By Generator and by the verbs; without the check it would be."""
-    stored = {"network": {"_target_": "decm.networks.mlp.MLP"}, "data": {"_target_": THEFT, "path": str(victim)}}
-    file = tmp_path / "a.safetensors"
-    save_file({"a": torch.zeros(1)}, file, {"decm_config": json.dumps(stored), "global_step": "1"})
+    stored = {"network": {"_target_": THEFT, "path": str(victim)}}
+    file = consolidated(tmp_path / "a.safetensors", stored)
     with pytest.raises(ValueError, match=r"which is shutil\.rmtree"):
         Generator.from_pretrained(file)
     answer = decm("sample", f"checkpoint={file}", f"out={tmp_path / 'a.png'}")
@@ -64,7 +70,7 @@ def test_a_function_that_decm_only_imports_is_not_called(victim, tmp_path, monke
     assert "which is shutil.rmtree" in answer.err
     assert victim.is_dir()
     monkeypatch.setenv("DECM_TRUST", "shutil")
-    call(stored["data"], file)
+    call(stored["network"], file)
     assert not victim.exists()
 
 
@@ -148,7 +154,7 @@ def test_a_checkpoint_of_someone_else_writes_no_file(tmp_path):
     """By the verbs: the attack goes through a setting of the network."""
     file, prey = tmp_path / "a.safetensors", tmp_path / "prey"
     network = {"_target_": "decm.networks.mlp.MLP", "in_channels": {**WRITE, "path": str(prey)}}
-    save_file({"a": torch.zeros(1)}, file, {"decm_config": json.dumps({"network": network}), "global_step": "1"})
+    consolidated(file, {"network": network})
     answer = decm("sample", f"checkpoint={file}", f"out={tmp_path / 'a.png'}")
     assert (answer.code, prey.exists()) == (2, False)
     assert "is no network" in answer.err

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from decm.report.page import MOVING, MOVING_BYTES, page
-from decm.runs.run import INCIDENTS, ROLLBACKS, Run, differences, flat
+from decm.runs.run import INCIDENTS, ROLLBACKS, Run, flat, varying_settings
 from decm.training.callbacks.reliability import guard
 from run_folders import CONFIG, RESULTS, make_run, metrics_text
 
@@ -92,7 +92,7 @@ def test_changed_settings_stand_beside_the_experiments(tmp_path):
 
 def test_an_objectives_segments_and_own_numbers_are_told():
     config = changed(method={"consistency": {"weight": 5.0}, "instantaneous": {"weight": 1.0}})
-    assert differences([CONFIG, config]) == [
+    assert varying_settings([CONFIG, config]) == [
         ("method", "[consistency]", "[consistency,instantaneous]"), ("method.consistency.weight", "1", "5"),
     ]  # fmt: skip
     assert "runs" not in flat(CONFIG)

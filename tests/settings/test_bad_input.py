@@ -87,7 +87,7 @@ def test_a_teacher_that_is_no_checkpoint(cached):
 def test_a_teacher_from_another_program(cached):
     torch.save({"model": {"weight": torch.zeros(2)}}, cached / "other.ckpt")
     answer = train(cached, "teacher=checkpoint", f"teacher.path={cached / 'other.ckpt'}")
-    assert_one_sentence(answer, "other.ckpt was not written by decm")
+    assert_one_sentence(answer, "other.ckpt", "decm did not write it")
 
 
 @pytest.mark.parametrize("save", [lambda thing, path: path.write_bytes(pickle.dumps(thing)), torch.save])

@@ -9,7 +9,6 @@ from torch import Tensor
 
 PLAIN = (type(None), bool, int, float, str, bytes)
 CONTAINERS = {dict: b"D", list: b"L", tuple: b"U"}
-CHUNK = 1 << 24
 
 
 def digest(node: Any) -> str:
@@ -45,11 +44,8 @@ def _feed(sha: Any, node: Any, path: str) -> None:
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes."""
-    sha = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            sha.update(chunk)
-    return sha.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weights_digest(weights: dict[str, Tensor]) -> str:

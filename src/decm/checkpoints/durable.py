@@ -63,10 +63,11 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda part: part.write_text(text))
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
     """Have `write(part)` write a file under a name of this process's own, then give it its name; whole or not at all.
 
-    It is on the disk before, and as readable as any new file of this user (safetensors' are for their owner alone).
+    It is on the disk before, unless it need not survive a crash of the machine (`durable=False`), and as readable as
+    any new file of this user (safetensors' are for their owner alone).
     """
     part = beside(path, f".{os.getpid()}{PART}")
     try:
@@ -74,8 +75,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         mode = part.stat().st_mode
         write(part)
         part.chmod(mode)
-        sync(part)
-        publish(part, path)
+        if durable:
+            sync(part)
+            publish(part, path)
+        else:
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -7,6 +7,8 @@ import os
 import time
 from pathlib import Path
 
+from decm.checkpoints.durable import write_text
+
 PATIENCE = 1800.0  # seconds that a process waits for the first one's word; it may wait for a lock
 
 
@@ -24,9 +26,7 @@ def announce_folder(name: str, folder: Path, root: Path) -> None:
     elif _slurm():
         word = _word(name, root)
         word.parent.mkdir(parents=True, exist_ok=True)
-        part = word.with_suffix(".part")
-        part.write_text(str(folder))
-        part.replace(word)
+        write_text(word, str(folder))
 
 
 def inherited_folder(name: str, root: Path) -> Path | None:

@@ -1,25 +1,12 @@
 """A run's folder of checkpoints: step_<n>.ckpt, last.ckpt and best.ckpt as links; which one is the newest whole."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 from decm.checkpoints.durable import OLD, PART, link, publish, remove
 from decm.checkpoints.files import stored_step, verify
+from decm.checkpoints.names import BEST, DAMAGED, LAST, name_of, step_of
 from decm.checkpoints.sealed import DamagedError, print_once
-
-LAST, BEST, DAMAGED = "last.ckpt", "best.ckpt", ".damaged"
-
-
-def name_of(step: int) -> str:
-    """The name of the checkpoint of an optimizer step."""
-    return f"step_{step:08d}.ckpt"
-
-
-def step_of(path: Path) -> int | None:
-    """The inverse of `name_of`; None for other names."""
-    found = re.fullmatch(r"step_(\d{8,})\.ckpt", path.name)
-    return int(found[1]) if found else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -29,7 +16,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def candidates(folder: Path) -> list[Path]:
-    """What a run could go on from, the newest first: also a last.ckpt that is no link (of an older decm, or a copy)."""
+    """What a run could go on from, the newest first: also a last.ckpt that is no link (in a copy)."""
     found, last = checkpoints(folder), folder / LAST
     if not last.exists() or last.is_symlink():
         return found

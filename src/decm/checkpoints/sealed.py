@@ -64,18 +64,11 @@ def seal(content: dict[str, Any], **facts: Any) -> dict[str, Any]:
 
 
 def check_seal(content: Any, path: Path) -> None:
-    """Raise DamagedError unless `content` is what was sealed, and NewerSchemaError if it is not ours to read.
-
-    What decm wrote before there were checksums is taken, with a line that says so.
-    """
+    """Raise DamagedError unless `content` is what was sealed, and NewerSchemaError if it is not ours to read."""
     if not isinstance(content, dict):
         raise DamagedError(path, f"it holds a {type(content).__name__}, expected a dictionary")
     if CHECKSUM not in content:
-        if VERSION in content:
-            raise DamagedError(path, "its checksum is missing")
-        if "decm_config" in content:
-            print_once(f"Checkpoint {path} carries no checksum (an older decm wrote it); it is taken as it is.")
-        return
+        raise DamagedError(path, "its checksum is missing, or decm did not write it")
     if not isinstance(content.get(VERSION), int) or content[VERSION] > SCHEMA:
         raise NewerSchemaError(
             f"Checkpoint {path} has schema version {content.get(VERSION)}; this decm reads up to {SCHEMA}. Use the "

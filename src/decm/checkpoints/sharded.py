@@ -88,8 +88,6 @@ def read_sharded(folder: Path, like: Like | None = None) -> dict[str, Any]:
 
 def check_files(folder: Path, rest: dict[str, Any], rank: int = 0, world_size: int = 1) -> None:
     """Raise DamagedError unless the folder's files have the checksums in `rest`; ranks share the work if there are."""
-    if FILES not in rest:  # of an older decm
-        return
     problems = {}
     for name, expected in list(rest[FILES].items())[rank::world_size]:
         path = folder / name

@@ -8,8 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from decm.checkpoints.durable import remove
-from decm.checkpoints.folder import BEST, DAMAGED, checkpoints
-from decm.runs.folders import LAST
+from decm.checkpoints.folder import checkpoints
+from decm.checkpoints.names import BEST, CHECKPOINTS, DAMAGED, LAST
 from decm.runs.locks import in_use, locked
 from decm.runs.run import FINISHED, RUNNING, Run
 from decm.runs.state import all_runs, human, look, size_of
@@ -55,8 +55,8 @@ def waste(root: Path, old_checkpoints: bool, wandb: bool) -> Iterator[Waste]:
         folder = run.folder
         if run.state != FINISHED or in_use(folder) or any(_touches(folder, place) for place in needed):
             continue
-        if old_checkpoints and not _linked(folder / LAST.parent, root):
-            for path in spare(folder / LAST.parent):
+        if old_checkpoints and not _linked(folder / CHECKPOINTS, root):
+            for path in spare(folder / CHECKPOINTS):
                 yield Waste(folder, path, size_of(path))
         logs = folder / "wandb"
         if wandb and logs.is_dir() and not _linked(logs, root):
@@ -66,8 +66,8 @@ def waste(root: Path, old_checkpoints: bool, wandb: bool) -> Iterator[Waste]:
 
 def spare(folder: Path) -> list[Path]:
     """The checkpoints that neither last.ckpt nor best.ckpt means, if last.ckpt means one at all."""
-    named = {link.resolve() for link in (folder / LAST.name, folder / BEST) if link.exists()}
-    if not (folder / LAST.name).exists():
+    named = {link.resolve() for link in (folder / LAST, folder / BEST) if link.exists()}
+    if not (folder / LAST).exists():
         return []
     return [path for path in (*checkpoints(folder), *folder.glob(f"*{DAMAGED}")) if path.resolve() not in named]
 

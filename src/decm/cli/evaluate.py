@@ -13,6 +13,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from decm.checkpoints.strict import load_strictly
 from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device
 from decm.evaluation.evaluator import Evaluator
@@ -22,7 +23,6 @@ from decm.experiment.build import build_bench, build_evaluator, segment_names
 from decm.experiment.checks import check_evaluation, check_num_samples
 from decm.experiment.models import Model, load_model
 from decm.experiment.scores import figures, score_models
-from decm.generator.networks import load_strictly
 from decm.report.table import markdown, show
 from decm.runs.folders import TIME_FORMAT, read_config, write_results
 from decm.training.callbacks.method.ema_snapshots import find_snapshots, reconstruct

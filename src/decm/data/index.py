@@ -6,7 +6,6 @@ are indexed alike.
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import tarfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from decm.checkpoints.checksums import file_digest
 from decm.checkpoints.durable import save_npz, write_whole
 from decm.data.raw import LARGEST_LABEL, whole_labels
 
@@ -116,12 +116,6 @@ def read_index(shard: Path) -> ShardIndex:
         ) from error
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def parse_npy(payload: bytes) -> tuple[np.ndarray, int]:
     """The array of a .npy file, and the offset of its first value. Raises ValueError for anything else."""
     buffer = io.BytesIO(payload)
@@ -204,7 +198,7 @@ def scan(shard: Path) -> ShardIndex:
     shape, dtype = kinds.pop()
     return ShardIndex(
         np.array(rows, RECORD), np.concatenate(labels), shape, dtype, total, squares, finite,  # type: ignore[arg-type]
-        shard.stat().st_size, file_hash(shard),
+        shard.stat().st_size, file_digest(shard),
     )  # fmt: skip
 
 

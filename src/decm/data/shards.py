@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from decm.checkpoints.checksums import file_digest
+from decm.checkpoints.durable import PART, beside, publish, sync
 from decm.data.index import (
     FLIPPED,
     LABELS,
@@ -16,7 +18,6 @@ from decm.data.index import (
     DamagedShardError,
     ShardIndex,
     UnopenedShardError,
-    file_hash,
     index_path,
     read_index,
     scan,
@@ -30,22 +31,20 @@ def write_shard(shard: Path, records: Iterable[Record], first: int = 0) -> Shard
     """Write records, numbered from `first`, and the index; `shard` appears last, when it is whole."""
     from webdataset.writer import TarWriter
 
-    part = shard.with_name(shard.name + ".part")
+    part = beside(shard, PART)
     try:
-        with part.open("wb") as file:
-            with TarWriter(file, encoder=False, mtime=0) as writer:
-                for number, (latents, flipped, labels) in enumerate(records, first):
-                    members = {LATENTS[0]: latents, FLIPPED[0]: flipped, LABELS[0]: labels}
-                    arrays = {name: _npy(array) for name, array in members.items() if array is not None}
-                    writer.write({"__key__": f"{number:08d}", **arrays})
-            file.flush()
-            os.fsync(file.fileno())
+        with part.open("wb") as file, TarWriter(file, encoder=False, mtime=0) as writer:
+            for number, (latents, flipped, labels) in enumerate(records, first):
+                members = {LATENTS[0]: latents, FLIPPED[0]: flipped, LABELS[0]: labels}
+                arrays = {name: _npy(array) for name, array in members.items() if array is not None}
+                writer.write({"__key__": f"{number:08d}", **arrays})
     except ValueError:  # a record was refused
         part.unlink()
         raise
     index = scan(part)
     index.save(shard)
-    part.replace(shard)
+    sync(part)
+    publish(part, shard)
     return index
 
 
@@ -54,7 +53,7 @@ def is_finished(shard: Path) -> bool:
     if not (shard.is_file() and index_path(shard).is_file()):
         return False
     index = read_index(shard)
-    return shard.stat().st_size == index.size and file_hash(shard) == index.sha256
+    return shard.stat().st_size == index.size and file_digest(shard) == index.sha256
 
 
 def first_infinite(shard: Path) -> int:

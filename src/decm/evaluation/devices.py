@@ -1,23 +1,29 @@
 """Which device a setting means, and which of several processes this one is."""
 
 import os
+from collections.abc import Callable
 
 import torch
 from torch import distributed as dist
 
+HAVE: dict[str, Callable[[], bool]] = {
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+    "cpu": lambda: True,
+}
+
 
 def pick_device(name: str) -> str:
-    """The device that `auto`, `cpu`, `cuda`, `gpu` or `mps` means: CUDA, then MPS, then the CPU, as far as present.
+    """The device that a name means; `auto`: CUDA, then MPS, then the CPU; `gpu`: the first two.
 
-    Where several processes share a machine, each has the GPU of its local rank.
+    Where several processes share a machine, `cuda` without a number is the GPU of the local rank. Raises ValueError for
+    a device that is not there.
     """
-    if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0))}"
-    if name in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return "mps"
-    if name in ("auto", "cpu"):
-        return "cpu"
-    raise ValueError(f"device {name!r} is not at hand on this machine; choose auto or cpu.")
+    present = [kind for kind, there in HAVE.items() if there()]
+    chosen = present[0] if name == "auto" or (name == "gpu" and present[0] != "cpu") else name
+    if chosen.split(":")[0] not in present:
+        raise ValueError(f"device={name!r} is not at hand; expected auto, {', '.join(present)}.")
+    return f"cuda:{os.environ.get('LOCAL_RANK', os.environ.get('SLURM_LOCALID', 0))}" if chosen == "cuda" else chosen
 
 
 def compute_device() -> str:

@@ -32,7 +32,7 @@ class Evaluator:
 
     def sampler(self, nfe: int, trained_on: Collection[str]) -> str:
         """The sampler used at `nfe` steps for a model trained on the named segments (none: a velocity)."""
-        return self.samplers.get(nfe) or choose_sampler(nfe, trained_on) if trained_on else "euler"
+        return choose_sampler(nfe, trained_on, self.samplers)
 
     def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
         """Samples [num_samples, *shape] of the default labels and seeds; None on ranks but the first."""

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from decm.checkpoints.strict import load_strictly
 from decm.evaluation.classifier import FEATURES as CLASSIFIER_FEATURES
 from decm.evaluation.classifier import DigitClassifier, heldout_note
 
@@ -70,21 +71,6 @@ def read_weights(path: str | Path | None, file: str, origin: str, key: str) -> d
         ) from error
 
 
-def load_exactly(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load by name and shape. Raises ValueError with the first ten names that are missing, unknown or misshapen."""
-    own = network.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in weights and not name.endswith("num_batches_tracked")]
-    wrong += [
-        f"{name} is {tuple(value.shape)}, expected {tuple(own[name].shape) if name in own else 'no such weight'}"
-        for name, value in weights.items()
-        if name not in own or own[name].shape != value.shape
-    ]
-    if wrong:
-        more = f" (and {len(wrong) - 10} more)" if len(wrong) > 10 else ""
-        raise ValueError(f"{source} does not fit the network: {'; '.join(wrong[:10])}{more}.")
-    nn.Module.load_state_dict(network, dict(weights), strict=False)
-
-
 def inception_network() -> nn.Module:
     """torch-fidelity's Inception (2015-12-05, TensorFlow-compatible), at no particular weights.
 
@@ -130,7 +116,9 @@ class InceptionFeatures(nn.Module):
 
     def fill(self, tensors: dict[str, Tensor], source: str) -> None:
         """Give the network its weights."""
-        load_exactly(self.network, tensors, source)
+        load_strictly(
+            self.network, tensors, source, optional=lambda key: key.endswith("num_batches_tracked"), advice=str
+        )
 
     def _keep(self, module: nn.Module, args: object, out: Tensor) -> None:
         self._spatial = out[:, :SPATIAL_CHANNELS]  # [N, 7, 17, 17]
@@ -166,7 +154,7 @@ class Dinov2Features(nn.Module):
         tensors = {name: value for name, value in tensors.items() if name != "mask_token"}  # used in its training alone
         if "pos_embed" in tensors:
             tensors["pos_embed"] = self.resized(tensors["pos_embed"], 224 // 14)
-        load_exactly(self.network, tensors, str(weights))
+        load_strictly(self.network, tensors, str(weights), advice=str)
         self.requires_grad_(False).eval()
 
     @staticmethod
@@ -205,7 +193,7 @@ class DigitFeatures(nn.Module):
         origin = "the folder `cache` of a digits run"
         tensors = read_weights(weights, "digit_classifier_<hash>.safetensors", origin, key)
         network = DigitClassifier(len(tensors.get("head.bias", torch.empty(10))))
-        load_exactly(network, tensors, str(weights))
+        load_strictly(network, tensors, str(weights), advice=str)
         return cls(network.eval().requires_grad_(False), heldout_note(Path(str(weights))))
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from decm.checkpoints.first_process import in_slurm_step
+from decm.checkpoints.names import CHECKPOINTS
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
 from decm.evaluation.devices import pick_device
@@ -21,7 +22,6 @@ from decm.experiment.build import build_evaluator, build_trajectories, segment_n
 from decm.experiment.expected import build_expected
 from decm.experiment.scores import code_version
 from decm.experiment.teachers import TeacherBundle
-from decm.runs.folders import LAST
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
 from decm.training.callbacks.evaluation.speed import PlainProgress, Speed
 from decm.training.callbacks.method.ema import EMA
@@ -91,7 +91,7 @@ def build_callbacks(
         Preemption(folder),
     ]
     if any(settings["faults"][key] is not None for key in FAULTS):
-        callbacks.append(Faults(folder / LAST.parent, cfg.seed, settings["faults"]))
+        callbacks.append(Faults(folder / CHECKPOINTS, cfg.seed, settings["faults"]))
     if cfg.self_check and cfg.jvp != "finite_difference":
         callbacks.append(SelfCheck())
     if cfg.snapshots.every:
@@ -110,5 +110,5 @@ def build_callbacks(
     return [
         *callbacks,
         Watchdog(folder, cfg.guard.hang_timeout),
-        Checkpoints(folder / LAST.parent, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate),
+        Checkpoints(folder / CHECKPOINTS, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate),
     ]

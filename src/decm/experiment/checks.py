@@ -66,7 +66,7 @@ def check_evaluation(cfg: DictConfig) -> None:
     if not e.nfe:
         raise ValueError("evaluation.nfe is empty; expected at least one number of steps, e.g. [1,2,4,50].")
     for nfe in e.nfe:
-        check_steps(nfe, samplers.get(nfe) or choose_sampler(nfe, segment_names(cfg)))
+        check_steps(nfe, choose_sampler(nfe, segment_names(cfg), samplers))
 
 
 def check_num_samples(e: DictConfig, judge: Judge, prefix: str = "evaluation.") -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from decm.checkpoints.files import stored_step
 from decm.checkpoints.first_process import is_first
+from decm.checkpoints.names import CHECKPOINTS, LAST_OF_RUN
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.experiment.bench import Bench
@@ -23,7 +24,6 @@ from decm.experiment.resume import resume_point, teacher_facts
 from decm.experiment.teachers import TeacherBundle, initialize_student
 from decm.experiment.warm_start import warm_start
 from decm.networks.regions import prepare_regions
-from decm.runs.folders import LAST
 from decm.settings.composition import plain
 from decm.training.callbacks.evaluation.expected import Expected
 from decm.training.callbacks.evaluation.speed import Speed
@@ -97,7 +97,7 @@ def fit(
     rollbacks = count_rollbacks(folder)
     try:
         while True:
-            resumed = resume_point(folder / LAST.parent, teacher)
+            resumed = resume_point(folder / CHECKPOINTS, teacher)
             module = build_module(cfg, source, rollbacks, fresh=resumed is None)
             callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench, teacher)
             try:
@@ -121,7 +121,7 @@ def fit(
 @rank_zero_only
 def go_back(folder: Path, cause: RollBackError) -> None:
     """Say and note that the run goes back to its last checkpoint."""
-    last = folder / LAST if (folder / LAST).exists() else None
+    last = folder / LAST_OF_RUN if (folder / LAST_OF_RUN).exists() else None
     note_rollback(folder, str(cause), last)
     print(f"{cause}: back to {last or 'the start'}, with other data.", flush=True)
 

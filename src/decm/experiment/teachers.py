@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from decm.checkpoints.first_process import announce_folder, inherited_folder
+from decm.checkpoints.strict import load_strictly
 from decm.data.loader import Dataset
 from decm.data.toy import MixturePoints
 from decm.experiment.build import build_network
 from decm.flow.flow_map import FlowMap
 from decm.flow.velocity import GuidedVelocity
 from decm.generator.checkpoints import EMA, read_checkpoint, weights_of
-from decm.generator.networks import load_strictly
 from decm.networks.dit import LightningDiT
 from decm.networks.weights import load_weights
 from decm.runs.folders import RESULTS, append_command, new_folder, read_config, run_folders, write_config
@@ -122,7 +122,12 @@ def initialize_student(student: nn.Module, source: TeacherBundle, cfg: DictConfi
     if source.weights is None or not cfg.teacher.init_student:
         return
     weights = {k: v for k, v in source.weights.items() if not k.startswith(END_EMBEDDING)}
-    load_strictly(student, weights, f"Teacher {source.path} (teacher.init_student=true)", new=END_EMBEDDING)
+    load_strictly(
+        student,
+        weights,
+        f"Teacher {source.path} (teacher.init_student=true)",
+        optional=lambda key: key.startswith(END_EMBEDDING),
+    )
 
 
 def teacher_config(cfg: DictConfig) -> DictConfig:

@@ -7,15 +7,16 @@ from torch import nn
 
 from decm.checkpoints.first_process import is_first
 from decm.checkpoints.folder import candidates
+from decm.checkpoints.names import CHECKPOINTS
+from decm.checkpoints.strict import load_strictly
 from decm.experiment.build import build_network
 from decm.generator.files import Stored, read_stored
-from decm.generator.networks import load_strictly
-from decm.runs.folders import LAST, differences
+from decm.runs.folders import differences
 
 
 def check_warm_start(cfg: DictConfig, folder: Path | None) -> None:
     """Raise ValueError for weights that do not fit, before a teacher is trained; a run that goes on needs none."""
-    if cfg.warm_start is not None and not (folder and candidates(folder / LAST.parent)):
+    if cfg.warm_start is not None and not (folder and candidates(folder / CHECKPOINTS)):
         load(build_network(cfg.network, cfg.seed), cfg)
 
 

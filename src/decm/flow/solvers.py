@@ -4,7 +4,7 @@
 function of each sample's seed. NFE counts the network's steps.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -80,13 +80,17 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-def choose_sampler(nfe: int, trained_on: Collection[str]) -> str:
-    """The default sampler for `nfe` steps of a model trained on the named segments (measured on digits: README).
+def choose_sampler(nfe: int, trained_on: Collection[str], overrides: Mapping[int, str] | None = None) -> str:
+    """The sampler for `nfe` steps of a model trained on the named segments: that of `overrides`, else the default.
 
-    A model of the velocity alone is integrated by Euler. Otherwise one step is the jump, more are flow-map steps (two
-    of them are N2N, then consistency); of the data end alone they are consistency with renoising. An objective's YAML
-    may name others.
+    The velocity alone is integrated by Euler. Otherwise one step is the jump, more are flow-map steps (two of them are
+    N2N, then consistency); of the data end alone they are consistency with renoising (measured on digits: README).
+    What was trained on no segment is a teacher, whose velocity is integrated whatever is overridden for the student.
     """
+    if not trained_on:
+        return "euler"
+    if overrides and nfe in overrides:
+        return overrides[nfe]
     if not set(trained_on) - {"instantaneous"}:
         return "euler"
     if nfe == 1:

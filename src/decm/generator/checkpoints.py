@@ -9,13 +9,14 @@ import torch
 from safetensors import safe_open
 
 from decm.checkpoints.files import read_file
-from decm.checkpoints.folder import newest_valid, step_of
+from decm.checkpoints.folder import newest_valid
+from decm.checkpoints.names import LAST_OF_RUN, step_of
 from decm.checkpoints.sealed import DamagedError, NewerSchemaError
 from decm.generator.files import CONFIG, WEIGHTS
 from decm.generator.networks import check_targets
 
 STUDENT, EMA = "student.", "ema."
-LAST = Path("checkpoints/last.ckpt")  # of a run folder
+WRITTEN = ("decm_config", "manifest", "global_step", "state_dict", "code_version")  # into every checkpoint
 BUILT = ("network", "data", "evaluation")  # of a stored configuration, by whichever verb
 CONSOLIDATED = ".safetensors"  # weights alone, of decm consolidate
 
@@ -23,23 +24,25 @@ CONSOLIDATED = ".safetensors"  # weights alone, of decm consolidate
 def find_checkpoint(path: str | Path) -> Path:
     """The checkpoint that a file or a run folder means. Raises ValueError if there is none."""
     path = Path(path)
-    if path.is_file() or (path.is_dir() and path.suffix == LAST.suffix):  # the latter is a sharded checkpoint
+    if path.is_file() or (path.is_dir() and path.suffix == LAST_OF_RUN.suffix):  # the latter is a sharded checkpoint
         return path
     if not path.exists():
         raise ValueError(f"Checkpoint {str(path)!r} does not exist; expected a run folder or a .ckpt file.")
     if (path / WEIGHTS).is_file() and (path / CONFIG).is_file():
         raise ValueError(f"{str(path)!r} is a folder of `decm export`; expected the run folder that it was made of.")
-    if not (path / LAST).exists() and (newest := newest_valid((path / LAST).parent)) is not None:
-        print(f"{path} has no {LAST}: {newest.name} is taken, its newest checkpoint that is whole.", flush=True)
+    if not (path / LAST_OF_RUN).exists() and (newest := newest_valid((path / LAST_OF_RUN).parent)) is not None:
+        print(f"{path} has no {LAST_OF_RUN}: {newest.name} is taken, its newest checkpoint that is whole.", flush=True)
         return newest
-    if not (path / LAST).exists():
-        raise ValueError(f"{str(path)!r} has no {LAST}: no checkpoint was saved there yet, or it is no run folder.")
-    return path / LAST
+    if not (path / LAST_OF_RUN).exists():
+        raise ValueError(
+            f"{str(path)!r} has no {LAST_OF_RUN}: no checkpoint was saved there yet, or it is no run folder."
+        )
+    return path / LAST_OF_RUN
 
 
 def run_folder_of(checkpoint: Path) -> Path:
     """The folder of the run that wrote a checkpoint, or the file's own folder."""
-    return checkpoint.parent.parent if checkpoint.parent.name == LAST.parent.name else checkpoint.parent
+    return checkpoint.parent.parent if checkpoint.parent.name == LAST_OF_RUN.parent.name else checkpoint.parent
 
 
 def read_checkpoint(path: str | Path, parts: Sequence[str] = BUILT) -> dict[str, Any]:
@@ -55,8 +58,9 @@ def read_checkpoint(path: str | Path, parts: Sequence[str] = BUILT) -> dict[str,
     except Exception as error:  # whatever the reader says, the file is not ours
         why = error.why if isinstance(error, DamagedError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"{file} is not a checkpoint of decm, or it is damaged: {why}.{instead_of(file)}") from error
-    if not isinstance(checkpoint, dict) or "decm_config" not in checkpoint:
-        raise ValueError(f"{file} was not written by decm: it carries no configuration.")
+    missing = [key for key in WRITTEN if key not in checkpoint]
+    if missing:
+        raise ValueError(f"{file} was not written by decm: it has no {', '.join(missing)}.")
     check_targets(checkpoint["decm_config"], file, parts)
     return checkpoint
 
@@ -77,8 +81,8 @@ def read_consolidated(file: Path) -> dict[str, Any]:
         return {}
     return {
         "decm_config": json.loads(facts["decm_config"]), "global_step": int(facts["global_step"]),
-        "manifest": json.loads(facts.get("manifest", "null")), "code_version": facts.get("code_version"),
-        "weights": facts.get("weights", "ema"), "state_dict": weights,
+        "manifest": json.loads(facts["manifest"]), "code_version": facts["code_version"],
+        "weights": facts["weights"], "state_dict": weights,
     }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from decm.data.index import file_hash
+from decm.checkpoints.checksums import file_digest
 from decm.data.manifest import Manifest, to_pixels
 from decm.flow.randomness import normal
 
@@ -105,7 +105,7 @@ def build_autoencoder(kind: str, overrides: dict[str, Any], weights: str) -> "tu
         "kind": kind,
         **plain,
         "weights": Path(weights).name,
-        "weights_sha256": file_hash(Path(weights)),
+        "weights_sha256": file_digest(Path(weights)),
     }
 
 

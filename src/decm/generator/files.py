@@ -17,12 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from decm.data.index import file_hash
+from decm.checkpoints.checksums import file_digest
+from decm.checkpoints.durable import publish, sync
 from decm.data.manifest import manifest_of
 from decm.flow.solvers import SAMPLERS
 from decm.generator.card import card
 from decm.generator.metadata import check_facts, check_results
-from decm.generator.networks import call, check_targets
+from decm.generator.networks import check_targets
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 SCHEMA = 1  # of config.json
@@ -85,7 +86,7 @@ def read_folder(folder: Path) -> Stored:
         raise ValueError(f"{file} cannot be read ({error}). Export the model again.") from error
     check_config(config, file)
     weights = folder / WEIGHTS
-    if not weights.is_file() or file_hash(weights) != config["weights_sha256"]:
+    if not weights.is_file() or file_digest(weights) != config["weights_sha256"]:
         found = "differs from what" if weights.is_file() else "is missing, which"
         raise ValueError(f"{weights} {found} {CONFIG} describes. Export or fetch the model again.")
     return Stored(load_file(weights), config, folder)
@@ -129,11 +130,11 @@ def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
     scored = results.is_file() and step == run["max_steps"] and checkpoint.get("weights", "ema") == "ema"
     config = {
         "schema_version": SCHEMA,
-        "code_version": checkpoint.get("code_version") or "unknown",
+        "code_version": checkpoint["code_version"],
         "step": step,
         "weights": checkpoint.get("weights", "ema"),
         "network": run["network"],
-        "data": checkpoint.get("manifest") or manifest_facts(run, file),
+        "data": checkpoint["manifest"],
         "trained_on": [str(node["name"]) for node in run["method"].values()],
         "samplers": {str(nfe): str(name) for nfe, name in (run["evaluation"].get("samplers") or {}).items()},
         "autoencoder": run["evaluation"]["bench"].get("autoencoder"),
@@ -166,18 +167,6 @@ def refuse_bare(file: Path) -> None:
         raise ValueError(f"{file} carries no configuration: {instead}.")
 
 
-def manifest_facts(run: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The data's facts of a checkpoint that does not carry them (an older decm's), from the data set itself."""
-    check_targets(run, file, parts=("data",))
-    try:
-        return call(run["data"], file).manifest.facts()
-    except ValueError as error:
-        raise ValueError(
-            f"{file} does not carry its data's normalization (an older decm wrote it), and the set is not at hand: "
-            f"{error}"
-        ) from error
-
-
 def without_paths(training: dict[str, Any]) -> dict[str, Any]:
     """Training settings without the folders of the machine: of a path its last name is kept."""
 
@@ -205,13 +194,14 @@ def write_folder(stored: Stored, folder: Path, overwrite: bool = False) -> None:
         autoencoder = stored.config["autoencoder"]
         if autoencoder and autoencoder.get("path"):  # looked for beside the model
             autoencoder = {**autoencoder, "path": Path(autoencoder["path"]).name}
-        config = {**stored.config, "autoencoder": autoencoder, "weights_sha256": file_hash(part / WEIGHTS)}
+        config = {**stored.config, "autoencoder": autoencoder, "weights_sha256": file_digest(part / WEIGHTS)}
         manifest_of(config["data"])
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         (part / CARD).write_text(card(config))
         shutil.copymode(part / CARD, part / WEIGHTS)  # safetensors makes its files for their owner alone
         folder.mkdir(exist_ok=True)
         for name in (WEIGHTS, CONFIG, CARD):
-            (part / name).replace(folder / name)
+            sync(part / name)
+            publish(part / name, folder / name)
     finally:
         shutil.rmtree(part, ignore_errors=True)

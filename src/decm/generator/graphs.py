@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from decm.checkpoints.durable import publish, sync
 from decm.flow.flow_map import FlowMap
 from decm.flow.randomness import normal
 from decm.flow.solvers import sample
@@ -56,7 +57,8 @@ def write_graph(generator: Generator, kind: str, file: Path, overwrite: bool) ->
                 f"The graph differs from the network by {error:.1e} of the largest value; expected {TOLERANCE:g} at "
                 f"most. Nothing was written. Choose another format than {kind}."
             )
-        part.replace(file)
+        sync(part)
+        publish(part, file)
     finally:
         part.unlink(missing_ok=True)
     return error

@@ -9,29 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from decm.checkpoints.strict import load_strictly
 from decm.data.manifest import manifest_of
+from decm.evaluation.devices import pick_device
 from decm.evaluation.generate import balanced_labels, check_labels, generate, in_batches
 from decm.flow.flow_map import FlowMap
 from decm.flow.solvers import check_steps, choose_sampler
 from decm.generator.decode import PROJECTION, Decoder, build_decoder
 from decm.generator.files import Stored, read_stored, write_folder
 from decm.generator.metadata import check_shape
-from decm.generator.networks import build_network, load_strictly
+from decm.generator.networks import build_network
 
-DEVICES = ("cuda", "mps", "cpu")
 Labels = Sequence[int | str] | int | str
-
-
-def pick_device(name: str) -> str:
-    """The device of a name; auto: CUDA, then MPS, then the CPU. Raises ValueError for one that is not at hand."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device in DEVICES if present[device])
-    if not present.get(name.split(":")[0], False):
-        raise ValueError(
-            f"device={name!r} is not at hand; expected auto, {', '.join(d for d in DEVICES if present[d])}."
-        )
-    return name
 
 
 def is_latent(data: dict[str, Any]) -> bool:
@@ -100,7 +89,8 @@ class Generator:
     def sampler(self, steps: int) -> str:
         """The sampler that `steps` steps are taken with: what is stored for them, else the rule of flow/solvers.py."""
         steps = as_int("steps", steps)
-        return self.config["samplers"].get(str(steps)) or choose_sampler(steps, self.config["trained_on"])
+        overrides = {int(nfe): name for nfe, name in self.config["samplers"].items()}
+        return choose_sampler(steps, self.config["trained_on"], overrides)
 
     def __call__(
         self, labels: Labels | None = None, steps: int = 1, seed: int = 0, *, num: int | None = None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from decm.checkpoints.trust import TRUSTED, trusted
 
@@ -129,24 +129,6 @@ def build_network(settings: dict[str, Any], source: str | Path) -> nn.Module:
             raise ValueError(f"{source}: {settings['_target_']} is no network.")
     with torch.random.fork_rng(devices=[]):
         return call(settings, source)
-
-
-def load_strictly(network: nn.Module, weights: dict[str, Tensor], source: str, new: tuple[str, ...] = ()) -> None:
-    """Load weights by name and shape; names beginning with one of `new` may be missing. Raises ValueError otherwise."""
-    own = network.state_dict()
-    missing = [key for key in own if key not in weights and not (new and key.startswith(new))]
-    wrong = [
-        f"{key} is {tuple(value.shape)}, expected {tuple(own[key].shape) if key in own else 'no such weight'}"
-        for key, value in weights.items()
-        if key not in own or own[key].shape != value.shape
-    ] + [f"{key} is missing" for key in missing]
-    if wrong:
-        more = f" (and {len(wrong) - 10} more)" if len(wrong) > 10 else ""
-        raise ValueError(
-            f"{source} does not fit the network: {'; '.join(wrong[:10])}{more}. "
-            "Set `network` to the one that these weights were trained with."
-        )
-    network.load_state_dict(weights, strict=not new)
 
 
 def _refusal(target: str, origin: str, source: str | Path) -> str:

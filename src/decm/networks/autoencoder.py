@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from decm.networks.weights import LoadReport, State, mismatches, read_state, refuse_twins, shortened
+from decm.checkpoints.strict import load_strictly
+from decm.networks.weights import LoadReport, State, read_state, refuse_twins
 
 try:
     from diffusers import AutoencoderKL
@@ -92,15 +93,9 @@ class Autoencoder(nn.Module):
         dropped = [key for key in state if key.startswith(DROPPED)]
         mapped = {key: self._rename(key) for key in state if key not in set(dropped)}
         refuse_twins(mapped, source)
-        expected = self.vae.state_dict()
-        named = {name: _linear(state[key], expected.get(name)) for key, name in mapped.items()}
-        problems = mismatches(named, expected)
-        if problems:
-            raise ValueError(
-                f"{source} does not fit this autoencoder ({len(problems)} keys, by diffusers' names):\n  "
-                f"{shortened(problems, chr(10) + '  ')}\n{_guess_kind(state)}"
-            )
-        self.vae.load_state_dict(named)
+        own = self.vae.state_dict()
+        named = {name: _linear(state[key], own.get(name)) for key, name in mapped.items()}
+        load_strictly(self.vae, named, f"{source} (by diffusers' names)", advice=lambda: _guess_kind(state))
         self.report = LoadReport(source, mapped, [], dropped)
         return self.report
 

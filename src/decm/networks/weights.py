@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from decm.checkpoints.strict import load_strictly, shortened
 from decm.networks.dit import LightningDiT
 
 State = dict[str, Tensor]
@@ -66,12 +67,6 @@ class LoadReport:
         )
 
 
-def shortened(items: Sequence[str], separator: str = ", ") -> str:
-    """The first ten items, and how many more there are."""
-    more = [f"and {len(items) - 10} more"] if len(items) > 10 else []
-    return separator.join([*items[:10], *more])
-
-
 def load_weights(
     network: LightningDiT, weights: str | Path | Mapping[str, Any], drop: Sequence[str] = ()
 ) -> LoadReport:
@@ -87,19 +82,15 @@ def load_weights(
     for prefix in drop:
         if not any(_under(key, prefix) or _under(_rename(key), prefix) for key in dropped):
             raise ValueError(f"drop={prefix!r} matches no key of {source}. Remove it from `drop`.")
-    expected = network.state_dict()
     new = _new_end_embedding(network, named)
-    kept = {key: expected[key] for key in new}
-    problems = mismatches({**named, **kept}, expected)
-    if problems:
-        hint = "" if network.two_times or not any(_under(key, "s_embedder") for key in named) else TWO_TIMES_HINT
-        raise ValueError(
-            f"{source} does not fit this network ({len(problems)} keys):\n  {shortened(problems, chr(10) + '  ')}\n"
-            f"{hint}{guess_preset(named)}"
-        )
     if new:
         _refuse_trained(network, source)
-    network.load_state_dict({**named, **kept})
+
+    def advice() -> str:
+        hint = "" if network.two_times or not any(_under(key, "s_embedder") for key in named) else TWO_TIMES_HINT
+        return f"{hint}{guess_preset(named)}"
+
+    load_strictly(network, named, source, optional=lambda key: key in new, advice=advice)
     return LoadReport(source, mapped, new, dropped)
 
 
@@ -142,18 +133,6 @@ def refuse_twins(mapped: dict[str, str], source: str) -> None:
     if len(set(mapped.values())) < len(mapped):
         twice = [key for key, name in mapped.items() if list(mapped.values()).count(name) > 1]
         raise ValueError(f"{source} names the same weight twice: {shortened(twice)}. Expected one layout of names.")
-
-
-def mismatches(found: State, expected: State) -> list[str]:
-    """One line for each key that is missing, misshapen or unknown, with the shape found and the one expected."""
-    lines = [
-        f"{key}: found {tuple(found[key].shape) if key in found else 'nothing'}, expected {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key not in found or found[key].shape != tensor.shape
-    ]
-    return lines + [
-        f"{key}: found {tuple(found[key].shape)}, expected no such key" for key in found if key not in expected
-    ]
 
 
 def guess_preset(state: State) -> str:

@@ -17,7 +17,7 @@ from decm.report.page import (
     steps_title,
 )
 from decm.report.pictures import Embedded, embed, embed_file, layout_of, rows_of
-from decm.runs.run import Run, Series, differences
+from decm.runs.run import Run, Series, varying_settings
 
 HIGHER_IS_BETTER = ("is", "accuracy", "precision", "recall")  # of PER_NFE; of all else less is better
 FIRST = ("loss/", "fd/", "tangent/", "map_error/")  # the order of curves
@@ -41,7 +41,7 @@ def compare(runs: Sequence[Run]) -> str:
         columns=max((_columns(run) for run in runs), default=0),
         classes=classes,
         names=names_of_classes(runs[0], classes),
-        changes=differences([run.config for run in runs]),
+        changes=varying_settings([run.config for run in runs]),
     )  # fmt: skip
 
 

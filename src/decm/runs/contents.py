@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from decm.checkpoints.names import LAST_OF_RUN
+
 CONTENTS = "contents"  # of a plain configuration: {setting that is a path: sha256 of what lies there}
 DATA, TEACHER = "data.path", "teacher.path"
 WEIGHTS = (
@@ -15,7 +17,6 @@ WEIGHTS = (
 )  # fmt: skip
 SYNTHETIC = "decm.data.making.latent_sources.synthetic_latents"  # made where it lies, from its other settings alone
 DECIDES = ("content_hash", "shape", "num_classes", "mean", "std", "split")  # of a manifest, what is trained on
-CHECKPOINT = Path("checkpoints/last.ckpt")  # of a run folder
 EXPORTED = "model.safetensors"  # of an exported folder
 
 
@@ -50,7 +51,7 @@ def data_content(folder: Path) -> str | None:
 
 def weights_content(path: Path) -> str | None:
     """The checksum of a file, or of the weights in a run's or an exported folder; None where there is none."""
-    if path.is_dir() and path.suffix != CHECKPOINT.suffix:  # a checkpoint that is a folder is a sharded one
+    if path.is_dir() and path.suffix != LAST_OF_RUN.suffix:  # a checkpoint that is a folder is a sharded one
         path = path / EXPORTED if (path / EXPORTED).is_file() else _newest_checkpoint(path)
     if not path.exists():
         return None
@@ -63,7 +64,7 @@ def _newest_checkpoint(run: Path) -> Path:
     """What last.ckpt is, or would be: a copy of a run may have lost its links."""
     from decm.checkpoints.folder import checkpoints
 
-    last = run / CHECKPOINT
+    last = run / LAST_OF_RUN
     return last if last.exists() else next(iter(checkpoints(last.parent)), last)
 
 
@@ -77,7 +78,7 @@ def _weights_content(file: Path, size: int, time: int, inode: int) -> str | None
     from decm.checkpoints.files import read_metadata
     from decm.checkpoints.sealed import CHECKSUM, DamagedError
 
-    if file.suffix == CHECKPOINT.suffix:
+    if file.suffix == LAST_OF_RUN.suffix:
         try:
             found = read_metadata(file)
         except (DamagedError, OSError):  # it is refused by name where it is read

@@ -16,7 +16,7 @@ from decm.runs.locks import lock
 from decm.runs.run import COMMANDS, DATA
 
 Settings = Callable[[dict[str, Any]], dict[str, Any]]
-CONFIG, RESULTS, LAST = "config.yaml", "results.json", Path("checkpoints/last.ckpt")
+CONFIG, RESULTS = "config.yaml", "results.json"
 SHOWN = 5  # differences in a message
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.

@@ -108,7 +108,7 @@ class Run:
 
     def changes(self) -> list[tuple[str, ...]]:
         """(setting, its default, its value) of what is not as the experiment has it."""
-        return differences([self.defaults, self.config]) if self.defaults else []
+        return varying_settings([self.defaults, self.config]) if self.defaults else []
 
 
 def _facts(path: Path, text: bytes) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
-def differences(configs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+def varying_settings(configs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """(setting, its value in each configuration) of the settings in which they are not alike.
 
     A segment's numbers are compared where all have the segment: its name among `method` says it otherwise.

@@ -13,6 +13,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from decm.checkpoints.durable import write_whole
+
 KEPT = 20  # lines in memory before they are written
 Row = dict[str, Any]
 
@@ -89,13 +91,16 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def _write_anew(self, rows: Iterable[Row]) -> None:
         """The whole file, line by line, whole or not at all."""
-        part, lines = self.path.with_suffix(".part"), iter(rows)
+        lines = iter(rows)
         first = list(islice(lines, 1))  # read before the heading is written: it tells the columns of the file
-        with part.open("wb") as file:
-            file.write(self._text([dict(zip(self.columns, self.columns, strict=True))]))
-            self._settled, self._end = -1, file.tell()
-            self._append(file, chain(first, lines))
-        part.replace(self.path)
+
+        def write(part: Path) -> None:
+            with part.open("wb") as file:
+                file.write(self._text([dict(zip(self.columns, self.columns, strict=True))]))
+                self._settled, self._end = -1, file.tell()
+                self._append(file, chain(first, lines))
+
+        write_whole(self.path, write)
 
     def _append(self, file: Any, rows: Iterable[Row]) -> None:
         """Write lines, those of one step as one, and keep the last of them."""

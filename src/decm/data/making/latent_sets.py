@@ -114,7 +114,6 @@ def _claim(folder: Path, plan: Plan) -> None:
     begun = any(folder.glob("*.tar"))  # looked at before the plan, which other ranks write before their shards
     if path.is_file():
         stored, wanted = json.loads(path.read_text()), json.loads(text)
-        stored.setdefault("class_names", wanted["class_names"])  # a plan of an earlier version has none
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
         if differing:
             raise ValueError(

@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from decm.checkpoints.durable import write_whole
+
 HEARTBEATS = "heartbeats"
 HUNG = 1  # exit code
 
@@ -50,11 +52,10 @@ class Watchdog(Callback):
 
     def _note(self) -> None:
         self._last = time.monotonic()
-        facts = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
-        part = self.folder / f".rank_{self.rank}.part"
+        heartbeat = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
         with contextlib.suppress(OSError):  # a full disk is told where it costs something: at a checkpoint
-            part.write_text(json.dumps(facts))
-            part.replace(self.folder / f"rank_{self.rank}.json")
+            text = json.dumps(heartbeat)
+            write_whole(self.folder / f"rank_{self.rank}.json", lambda part: part.write_text(text), durable=False)
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.seconds / 4)):
