@@ -1,5 +1,6 @@
 """One tiny run of digits, with its teacher, for all the tests that need a finished one."""
 
+import gc
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,12 @@ def exported(model, tmp_path):
     """The folder of that generator."""
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+def pytest_collection_finish():
+    """What was imported is never garbage: a collection, which Lightning asks for after each run, leaves it out."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

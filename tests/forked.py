@@ -4,6 +4,7 @@ They are processes of their own (a pid, an environment, signals, an exit code); 
 server's.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -51,6 +52,7 @@ def start(target, *arguments):
 
 def _begin(target, arguments, variables, outputs, own_group):
     """In the child: its environment, its output, its process group; then the program."""
+    gc.freeze()  # what the server imported is never garbage
     if own_group:
         os.setsid()
     os.environ.clear()
