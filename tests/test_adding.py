@@ -39,7 +39,7 @@ method:
     _target_: decm.training.callbacks.method.trajectories.ToData
     name: cubic
     objective:
-      _target_: mine.law.Cubic
+      _target_: added_method.law.Cubic
       power: 1.5
 """
 NETWORK = '''
@@ -70,11 +70,12 @@ def fewer_digits(heldout: int = 300) -> ArrayDataset:
 ADDED = {
     "method": ("law.py", LAW, METHOD, ["method.cubic.objective.power=2"], ["method.cubic.objective.power=x"]),
     "network": (
-        "net.py", NETWORK, "_target_: mine.net.Convolutions\nwidth: 8\nnum_classes: 10\n", ["network.width=6"],
+        "net.py", NETWORK, "_target_: added_network.net.Convolutions\nwidth: 8\nnum_classes: 10\n", ["network.width=6"],
         ["network.width=wide"],
     ),
     "data": (
-        "sets.py", DATA, "_target_: mine.sets.fewer_digits\nheldout: 300\n", ["data.heldout=310"], ["data.heldout=x"],
+        "sets.py", DATA, "_target_: added_data.sets.fewer_digits\nheldout: 300\n",
+        ["data.heldout=310"], ["data.heldout=x"],
     ),
 }  # fmt: skip
 
@@ -83,16 +84,20 @@ ADDED = {
 def test_what_is_added_from_outside_trains_resumes_samples_and_is_evaluated(cached, tmp_path, monkeypatch, group):
     """Its settings have the types of its constructor, which is all that decm is told of them."""
     file, code, option, setting, mistake = ADDED[group]
-    for path, text in ((f"mine/{file}", code), ("mine/__init__.py", ""), (f"conf/{group}/mine.yaml", option)):
+    package = f"added_{group}"  # of its own, since what this process has imported stays
+    for path, text in (
+        (f"{package}/{file}", code),
+        (f"{package}/__init__.py", ""),
+        (f"conf/{group}/mine.yaml", option),
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("DECM_TRUST", "mine")
+    monkeypatch.setenv("DECM_TRUST", package)
     settings = ["--config-dir", str(tmp_path / "conf"), f"{group}=mine", *setting]
     settings += ["teacher=none"] if group == "method" else NO_TEACHER
     if group == "network":
         settings += ["~network.hidden_size", "~network.depth"]
-    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
 
     wrong = train(cached, *settings, *mistake)
     assert wrong.code == 2, wrong.said
@@ -120,4 +125,4 @@ def test_what_is_added_from_outside_trains_resumes_samples_and_is_evaluated(cach
         answer = decm(words[0], f"{'run' if words[0] == 'export' else 'checkpoint'}={run}", *words[1:])
         assert answer.code == 0, answer.said
     assert picture.is_file()
-    shutil.rmtree(tmp_path / "mine")
+    shutil.rmtree(tmp_path / package)
