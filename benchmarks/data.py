@@ -20,8 +20,18 @@ SHAPE, CLASSES, CHUNK = (32, 16, 16), 1000, 1 << 20
 
 def make(folder: Path, num: int, record_size: int, flip: bool) -> None:
     """A synthetic set of float16 latents, of about 8,192 samples a shard."""
-    plan = Plan(folder.name, num, SHAPE, "float16", CLASSES, flip, "synthetic", {"synthetic": True}, record_size,
-                8192 // record_size)  # fmt: skip
+    plan = Plan(
+        name=folder.name,
+        samples=num,
+        shape=SHAPE,
+        dtype="float16",
+        num_classes=CLASSES,
+        flip=flip,
+        origin="synthetic",
+        extra={"synthetic": True},
+        record_size=record_size,
+        shard_records=8192 // record_size,
+    )
     write_set(folder, plan, SyntheticLatents(SHAPE, CLASSES, "float16", flip, 0), 0, 1, lambda samples: None)
     finish_set(folder, plan)
 

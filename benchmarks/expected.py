@@ -58,10 +58,11 @@ def measure(runs: dict[int, Run], metric: str, minimum: float = MINIMUM) -> Curv
     spread = max(statistics.stdev(of_step) for of_step in logs)
     last = next(iter(runs.values())).config["max_steps"]
     return Curve(
-        metric, [round(step / last, 4) for step in steps],
+        metric,
+        [round(step / last, 4) for step in steps],
         [float(f"{math.exp(statistics.fmean(of_step)):.4g}") for of_step in logs],
         max(minimum, math.ceil(100 * math.exp(DEVIATIONS * spread)) / 100),
-    )  # fmt: skip
+    )
 
 
 def described(experiment: str, curves: list[Curve], seeds: list[int], where: str) -> str:
@@ -69,16 +70,23 @@ def described(experiment: str, curves: list[Curve], seeds: list[int], where: str
     origin = ", ".join(["measured on seeds " + ", ".join(map(str, seeds)), *([where] if where else [])])
     lines = [f"expected:                # {origin}: benchmarks/expected.py", f"  experiment: {experiment}", "  curves:"]
     for curve in curves:
-        lines += [f"    {curve.metric}:", f"      at: {list(curve.at)}", f"      value: {list(curve.value)}",
-                  f"      tolerance: {curve.tolerance}"]  # fmt: skip
+        lines += [
+            f"    {curve.metric}:",
+            f"      at: {list(curve.at)}",
+            f"      value: {list(curve.value)}",
+            f"      tolerance: {curve.tolerance}",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--metrics", type=lambda text: text.split(","), help="by default map_error/0_1,map_error/0_t "
-                        "where they were taken, else fd/1,fd/4")  # fmt: skip
+    parser.add_argument(
+        "--metrics",
+        type=lambda text: text.split(","),
+        help="by default map_error/0_1,map_error/0_t where they were taken, else fd/1,fd/4",
+    )
     parser.add_argument("--minimum", type=float, default=MINIMUM, help="the least tolerance, a factor")
     parser.add_argument("--on", default="", help="the machine that the runs were made on, for the record")
     args = parser.parse_args()

@@ -68,9 +68,12 @@ def per_gpu(size: Size, strategy: str, gpus: int, reshard: bool) -> dict[str, fl
     """
     part = gpus if strategy == "fsdp" else 1
     held = {
-        "parameters": FLOAT * size.student, "gradients": FLOAT * size.student, "optimizer": 2 * FLOAT * size.student,
-        "EMA": FLOAT * size.student, "teacher": FLOAT * size.teacher,
-    }  # fmt: skip
+        "parameters": FLOAT * size.student,
+        "gradients": FLOAT * size.student,
+        "optimizer": 2 * FLOAT * size.student,
+        "EMA": FLOAT * size.student,
+        "teacher": FLOAT * size.teacher,
+    }
     held = {name: value / part for name, value in held.items()}
     if strategy == "ddp":
         return held | {"gathered": 0.0, "buckets": 0.0}

@@ -19,9 +19,14 @@ from comparing.writing import described, write
 
 NFES = ("1", "2", "4", "50")
 TITLES = {
-    "fm": "FM", "cd": "CD", "fm_cd": "FM + CD", "fm_n2n": "FM + N2N", "decm": "DE-CM (FM + CD + N2N)",
-    "cd_facm": "CD, FACM's form", "decm_facm": "DE-CM, FACM's form",
-}  # fmt: skip
+    "fm": "FM",
+    "cd": "CD",
+    "fm_cd": "FM + CD",
+    "fm_n2n": "FM + N2N",
+    "decm": "DE-CM (FM + CD + N2N)",
+    "cd_facm": "CD, FACM's form",
+    "decm_facm": "DE-CM, FACM's form",
+}
 Runs = dict[str, dict[int, Run]]
 
 

@@ -17,9 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SETTINGS = [
-    "experiment=decm_2d", "trainer=cpu", "trainer.log_every=10", "snapshots.every=1000", "logger=wandb",
+    "experiment=decm_2d",
+    "trainer=cpu",
+    "trainer.log_every=10",
+    "snapshots.every=1000",
+    "logger=wandb",
     "logger.mode=offline",
-]  # fmt: skip
+]
 WARM = 2000  # steps, after which nothing may grow
 MEMORY, LOGS = 0.02, 200  # the bounds: growth of resident memory, bytes of logs a step (pictures apart)
 POLL, READS = 0.2, 5  # seconds; open files are counted so many times, as one may be written just then
@@ -114,9 +118,11 @@ def verdict(samples: list[Sample]) -> list[str]:
         f"logs {rate:.0f} bytes a step (bound {LOGS})."
     )
     grown = {
-        "resident memory": memory >= MEMORY, "the number of open files": last.files > first.files,
-        "the number of threads": last.threads > first.threads, "logs": rate >= LOGS,
-    }  # fmt: skip
+        "resident memory": memory >= MEMORY,
+        "the number of open files": last.files > first.files,
+        "the number of threads": last.threads > first.threads,
+        "logs": rate >= LOGS,
+    }
     return [f"{what} grew beyond its bound" for what, is_so in grown.items() if is_so]
 
 

@@ -64,12 +64,19 @@ def measure_group(cases: list[Case], rounds: int, device: str, counts: Counts) -
         best, rate = dense_peak(device), case.batch / taken["seconds"]
         if not against_joint:
             taken = taken | {"time_ratio": None, "fastest_ratio": None}
-        found.append(asdict(case) | taken | most | {
-            "variant": case.variant, "recommended": case.recommended, "samples_per_second": rate,
-            "peak_ratio": most["peak"] / peaks[0]["peak"] if against_joint else None,
-            "forward_equivalents": counts[key][1],
-            "utilization": counts[model][0] * rate / best if best and case.precision == "bf16" else None,
-        })  # fmt: skip
+        found.append(
+            asdict(case)
+            | taken
+            | most
+            | {
+                "variant": case.variant,
+                "recommended": case.recommended,
+                "samples_per_second": rate,
+                "peak_ratio": most["peak"] / peaks[0]["peak"] if against_joint else None,
+                "forward_equivalents": counts[key][1],
+                "utilization": counts[model][0] * rate / best if best and case.precision == "bf16" else None,
+            }
+        )
     return found
 
 
@@ -80,10 +87,13 @@ def measure_others(case: Case, device: str) -> dict[str, Any]:
         candidates = variants("step", FEW, precision=case.precision, network=case.network)
         sizes = {candidate.variant: largest_batch(candidate) for candidate in candidates}
     return {
-        "images_per_second": images_a_second(case, device), "data_path": data_path(),
-        "attention": attention_seconds(device), "bf16_error": bf16_error(case, device),
-        "recompilations": recompilations(case, device), "largest_batch": sizes,
-    }  # fmt: skip
+        "images_per_second": images_a_second(case, device),
+        "data_path": data_path(),
+        "attention": attention_seconds(device),
+        "bf16_error": bf16_error(case, device),
+        "recompilations": recompilations(case, device),
+        "largest_batch": sizes,
+    }
 
 
 def main() -> None:

@@ -151,9 +151,15 @@ def run(block: Block) -> tuple[bool, float, str]:
         if block.needs_run:
             shutil.copytree(smoke_runs(), Path(folder) / "runs", symlinks=True)
         done = subprocess.run(
-            [*RUNNERS[block.language], block.code], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        )  # fmt: skip
+            [*RUNNERS[block.language], block.code],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
     return done.returncode == 0, time.perf_counter() - start, done.stdout
 
 

@@ -18,10 +18,21 @@ from forked import Answer, decm_beside, environment
 
 ROOT = Path(__file__).parents[1]
 TINY = [
-    "experiment=smoke", "max_steps=6", "batch_size=16", "network.hidden_size=24", "network.depth=1", "trainer=cpu",
-    "trainer.checkpoint_every=2", "trainer.log_every=1", "logger=csv", "evaluation.num_samples=60",
-    "evaluation.nfe=[1,2]", "evaluation.every=0", "evaluation.preview_every=0", "report=false",
-]  # fmt: skip
+    "experiment=smoke",
+    "max_steps=6",
+    "batch_size=16",
+    "network.hidden_size=24",
+    "network.depth=1",
+    "trainer=cpu",
+    "trainer.checkpoint_every=2",
+    "trainer.log_every=1",
+    "logger=csv",
+    "evaluation.num_samples=60",
+    "evaluation.nfe=[1,2]",
+    "evaluation.every=0",
+    "evaluation.preview_every=0",
+    "report=false",
+]
 RING = ["experiment=decm_2d", "network.hidden_size=16", "network.depth=1", "evaluation.bench.num_map_points=64"]
 NO_TEACHER = ["teacher=none", "method=fm"]
 
@@ -37,9 +48,11 @@ def decm(*arguments):
     forget_hydra()
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
-        mock.patch.object(sys, "argv", ["decm", *map(str, arguments)]), mock.patch.dict(os.environ),
-        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-    ):  # fmt: skip
+        mock.patch.object(sys, "argv", ["decm", *map(str, arguments)]),
+        mock.patch.dict(os.environ),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         try:
             main()
         except SystemExit as leave:

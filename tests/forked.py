@@ -16,9 +16,15 @@ from unittest import mock
 
 TESTS = Path(__file__).parent
 PRELOAD = [
-    "forked", "decm.cli.train", "decm.cli.evaluate", "lightning.pytorch", "torchmetrics", "timm.layers",
-    "training.resume_rank", "training.save_loop",
-]  # fmt: skip
+    "forked",
+    "decm.cli.train",
+    "decm.cli.evaluate",
+    "lightning.pytorch",
+    "torchmetrics",
+    "timm.layers",
+    "training.resume_rank",
+    "training.save_loop",
+]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(PRELOAD)
 

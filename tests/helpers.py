@@ -60,7 +60,19 @@ def randomize_parameters(module: nn.Module, seed: int = 0, spare: str = "") -> n
 
 def small_dit(end_embedding: str = "raw", two_times: bool = True) -> LightningDiT:
     """A transformer on [B, 2, 8, 8] with 4 tokens."""
-    return LightningDiT(8, 4, 2, 32, 2, 4, 4.0, CLASSES, True, two_times, end_embedding)
+    return LightningDiT(
+        8,
+        4,
+        in_channels=2,
+        hidden_size=32,
+        depth=2,
+        num_heads=4,
+        mlp_ratio=4.0,
+        num_classes=CLASSES,
+        qk_norm=True,
+        two_times=two_times,
+        end_embedding=end_embedding,
+    )
 
 
 def small_mlp(end_embedding: str = "difference", two_times: bool = True) -> MLP:

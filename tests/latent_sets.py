@@ -32,7 +32,18 @@ class Numbered:
 
 
 def numbered_plan(num: int = 50, flip: bool = True, record_size: int = 8, shard_records: int = 3) -> Plan:
-    return Plan("numbered", num, SHAPE, "float32", CLASSES, flip, "tests", {}, record_size, shard_records)
+    return Plan(
+        name="numbered",
+        samples=num,
+        shape=SHAPE,
+        dtype="float32",
+        num_classes=CLASSES,
+        flip=flip,
+        origin="tests",
+        extra={},
+        record_size=record_size,
+        shard_records=shard_records,
+    )
 
 
 def numbered_set(folder: Path, num: int = 50, flip: bool = True, record_size: int = 8) -> Path:

@@ -11,17 +11,34 @@ from decm.runs.run import Run
 from helpers import seeded
 
 CONFIG = {
-    "name": "toy", "seed": 3, "max_steps": 40, "batch_size": 8, "optimizer": {"lr": 0.001, "betas": [0.9, 0.99]},
-    "network": {"num_classes": 4}, "evaluation": {"nfe": [1, 2], "every_num_samples": 50, "seed": 1000},
-    "method": {"consistency": {"weight": 1.0}}, "runs": "runs", "report": True, "debug": False,
-}  # fmt: skip
+    "name": "toy",
+    "seed": 3,
+    "max_steps": 40,
+    "batch_size": 8,
+    "optimizer": {"lr": 0.001, "betas": [0.9, 0.99]},
+    "network": {"num_classes": 4},
+    "evaluation": {"nfe": [1, 2], "every_num_samples": 50, "seed": 1000},
+    "method": {"consistency": {"weight": 1.0}},
+    "runs": "runs",
+    "report": True,
+    "debug": False,
+}
 RESULTS = {
-    "experiment": "toy", "seed": 3, "metric": "frechet_distance", "reference": "data", "num_samples": 100,
-    "floor": {"value": 0.125}, "samplers": {"1": "jump", "2": "n2n_then_consistency"},
-    "teacher": {"1": 9.5, "2": 1.25}, "student": {"1": 1.5, "2": 1.125}, "accuracy": {"1": 0.9, "2": 0.95},
-    "seconds": {"teacher": 10.4, "distill": 99.6, "evaluate": 3.0}, "teacher_reused": True,
-    "forward_equivalents": 123456.0, "code_version": "0.1",
-}  # fmt: skip
+    "experiment": "toy",
+    "seed": 3,
+    "metric": "frechet_distance",
+    "reference": "data",
+    "num_samples": 100,
+    "floor": {"value": 0.125},
+    "samplers": {"1": "jump", "2": "n2n_then_consistency"},
+    "teacher": {"1": 9.5, "2": 1.25},
+    "student": {"1": 1.5, "2": 1.125},
+    "accuracy": {"1": 0.9, "2": 0.95},
+    "seconds": {"teacher": 10.4, "distill": 99.6, "evaluate": 3.0},
+    "teacher_reused": True,
+    "forward_equivalents": 123456.0,
+    "code_version": "0.1",
+}
 
 
 def metrics_text(steps=40):

@@ -34,10 +34,13 @@ def sbatch(script):
     Path(here(), f"{number}.json").write_text(json.dumps(options))
     tasks = int(options.get("nodes", 1)) * int(options.get("ntasks-per-node", 1))
     facts = {
-        "SLURM_NTASKS": str(tasks), "SLURM_NNODES": options.get("nodes", "1"), "SLURM_NODELIST": "127.0.0.1",
-        "SLURM_JOB_NUM_NODES": options.get("nodes", "1"), "SLURM_JOB_NAME": options["job-name"],
+        "SLURM_NTASKS": str(tasks),
+        "SLURM_NNODES": options.get("nodes", "1"),
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_JOB_NUM_NODES": options.get("nodes", "1"),
+        "SLURM_JOB_NAME": options["job-name"],
         "SLURM_NTASKS_PER_NODE": options.get("ntasks-per-node", "1"),
-    }  # fmt: skip
+    }
     last = int(options["array"].split("%")[0].split("-")[1]) if "array" in options else None
     for index in range(1 if last is None else last + 1):
         own = {"SLURM_JOB_ID": str(int(number) + index)}
@@ -45,9 +48,13 @@ def sbatch(script):
             own |= {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": str(index)}
         job = number if last is None else f"{number}_{index}"
         subprocess.Popen(
-            [sys.executable, __file__, "run", job, script], env={**os.environ, **facts, **own}, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [sys.executable, __file__, "run", job, script],
+            env={**os.environ, **facts, **own},
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     print(f"Submitted batch job {number}")
 
 
@@ -71,9 +78,10 @@ def srun(*words):
             options[name] = words.pop(0)
     facts = os.environ
     names = {
-        "%A": facts.get("SLURM_ARRAY_JOB_ID", ""), "%a": facts.get("SLURM_ARRAY_TASK_ID", ""),
+        "%A": facts.get("SLURM_ARRAY_JOB_ID", ""),
+        "%a": facts.get("SLURM_ARRAY_TASK_ID", ""),
         "%j": facts["SLURM_JOB_ID"],
-    }  # fmt: skip
+    }
     started = []
     for task in range(int(facts["SLURM_NTASKS"])):
         files = []

@@ -70,14 +70,20 @@ def fewer_digits(heldout: int = 300) -> ArrayDataset:
 ADDED = {
     "method": ("law.py", LAW, METHOD, ["method.cubic.objective.power=2"], ["method.cubic.objective.power=x"]),
     "network": (
-        "net.py", NETWORK, "_target_: added_network.net.Convolutions\nwidth: 8\nnum_classes: 10\n", ["network.width=6"],
+        "net.py",
+        NETWORK,
+        "_target_: added_network.net.Convolutions\nwidth: 8\nnum_classes: 10\n",
+        ["network.width=6"],
         ["network.width=wide"],
     ),
     "data": (
-        "sets.py", DATA, "_target_: added_data.sets.fewer_digits\nheldout: 300\n",
-        ["data.heldout=310"], ["data.heldout=x"],
+        "sets.py",
+        DATA,
+        "_target_: added_data.sets.fewer_digits\nheldout: 300\n",
+        ["data.heldout=310"],
+        ["data.heldout=x"],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("group", ADDED)

@@ -20,8 +20,10 @@ SOURCE = re.compile(r"`((?:src/decm|conf|benchmarks|docker|docs)/[\w/.]+\.(?:py|
 def check(*arguments, **environment):
     return subprocess.run(
         [sys.executable, ROOT / "docs" / "check.py", *map(str, arguments)],
-        env={**os.environ, **environment}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -50,9 +52,13 @@ def test_marked_blocks_run_and_others_do_not(page, tmp_path):
 
 @pytest.mark.parametrize(
     ("language", "code"),
-    [("sh", "echo told; false; true"), ("sh", "false | echo told"), ("sh", "echo told $undefined"),
-     ("python", "print('told')\nassert False")],
-)  # fmt: skip
+    [
+        ("sh", "echo told; false; true"),
+        ("sh", "false | echo told"),
+        ("sh", "echo told $undefined"),
+        ("python", "print('told')\nassert False"),
+    ],
+)
 def test_a_block_that_fails_is_shown_and_fails_the_whole_while_the_others_run(page, language, code):
     outcome = page(("<!-- tested -->", language, code), ("<!-- tested -->", "sh", "true"))
     assert outcome.returncode == 1
@@ -63,11 +69,17 @@ def test_a_block_that_fails_is_shown_and_fails_the_whole_while_the_others_run(pa
 def test_a_block_finds_this_checkout_and_leaves_nothing_in_it(page):
     outcome = page(
         ("<!-- tested -->", "sh", f"test LICENSE -ef {ROOT}/LICENSE; test ! -e runs; mkdir runs; touch left_behind"),
-        ("<!-- tested -->", "python", f"import decm, pathlib\nassert decm.__file__.startswith('{ROOT}/src')\n"
-         "assert not pathlib.Path('left_behind').exists()"),
+        (
+            "<!-- tested -->",
+            "python",
+            f"import decm, pathlib\nassert decm.__file__.startswith('{ROOT}/src')\n"
+            "assert not pathlib.Path('left_behind').exists()",
+        ),
         ("<!-- tested -->", "sh", 'test -z "${ARGS-}${EXP-}${MAKEFLAGS-}" && test "$WANDB_MODE" = offline'),
-        ARGS="--quick", EXP="other", MAKEFLAGS="n",
-    )  # fmt: skip
+        ARGS="--quick",
+        EXP="other",
+        MAKEFLAGS="n",
+    )
     assert outcome.returncode == 0, outcome.stdout
     assert not (ROOT / "left_behind").exists()
 

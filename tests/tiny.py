@@ -31,7 +31,16 @@ def tiny_set(shape=(2, 1, 1), num=POINTS, classes=CLASSES):
         torch.full((4, *shape), 100.0),
         torch.zeros(4, dtype=torch.int64),
     )
-    manifest = Manifest("tiny", shape, classes, (0.0,) * shape[0], (1.0,) * shape[0], {"train": num}, "none", "here")
+    manifest = Manifest(
+        name="tiny",
+        shape=shape,
+        num_classes=classes,
+        mean=(0.0,) * shape[0],
+        std=(1.0,) * shape[0],
+        split={"train": num},
+        content_hash="none",
+        origin="here",
+    )
     return ArrayDataset(dict(zip(KEYS, arrays, strict=True)), manifest)
 
 
@@ -91,9 +100,12 @@ def without_trainer(module, accumulate=1):
     """The module as one process of one device sees it, so that `training_step` can be called; `logged` collects."""
     logged = {}
     module._trainer = SimpleNamespace(
-        world_size=1, accumulate_grad_batches=accumulate, global_step=0, callback_metrics=logged,
+        world_size=1,
+        accumulate_grad_batches=accumulate,
+        global_step=0,
+        callback_metrics=logged,
         strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
-    )  # fmt: skip
+    )
     module.log = lambda name, value, **_: logged.__setitem__(name, float(value))
     return logged
 
@@ -101,10 +113,21 @@ def without_trainer(module, accumulate=1):
 def trainer_of(steps, callbacks=(), **options):
     """A quiet Trainer on the CPU."""
     return Trainer(
-        max_steps=steps, max_epochs=-1, accelerator="cpu", callbacks=list(callbacks), use_distributed_sampler=False,
-        **{"devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
-           "enable_model_summary": False, "num_sanity_val_steps": 0, **options},
-    )  # fmt: skip
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        use_distributed_sampler=False,
+        **{
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            **options,
+        },
+    )
 
 
 def fit(module, callbacks, steps, dataset=None, ckpt_path=None, **options):

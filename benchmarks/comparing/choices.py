@@ -16,8 +16,16 @@ def choose(plan: Plan, name: str, jobs: list[Job]) -> dict[str, Any]:
         found, why = result(job), failure(job)
         values = found["student"] if found else {}
         score = statistics.geometric_mean(values.values()) if values and not why else None
-        tried.append({"overrides": plan.methods[name].candidates[job.candidate], "score": score, "nfe": values,
-                      "steps": job.steps, "chosen": False, **({"failed": why} if why else {})})  # fmt: skip
+        tried.append(
+            {
+                "overrides": plan.methods[name].candidates[job.candidate],
+                "score": score,
+                "nfe": values,
+                "steps": job.steps,
+                "chosen": False,
+                **({"failed": why} if why else {}),
+            }
+        )
     scores = [math.inf if t["score"] is None else t["score"] for t in tried]
     chosen = scores.index(min(scores)) if min(scores) < math.inf else None
     if chosen is not None:

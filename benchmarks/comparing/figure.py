@@ -47,9 +47,15 @@ def against_steps(axis: Axes, rows: list[Row], looks: dict[str, Any]) -> None:
         if row["nfe"]:
             values = list(row["nfe"].values())
             axis.errorbar(
-                [int(nfe) for nfe in row["nfe"]], [v["mean"] for v in values], [v["sem"] for v in values],
-                label=row.get("title") or row["name"], markersize=4, linewidth=1.2, capsize=2, **looks[row["name"]],
-            )  # fmt: skip
+                [int(nfe) for nfe in row["nfe"]],
+                [v["mean"] for v in values],
+                [v["sem"] for v in values],
+                label=row.get("title") or row["name"],
+                markersize=4,
+                linewidth=1.2,
+                capsize=2,
+                **looks[row["name"]],
+            )
     ticks = sorted({int(nfe) for row in rows for nfe in row["nfe"]})
     axis.set(xscale="log", yscale="log", xlabel="network steps (NFE)")
     axis.yaxis.set_major_formatter(PLAIN)
@@ -65,9 +71,14 @@ def against_cost(axis: Axes, rows: list[Row], curves: dict[str, Any], metric: st
         points = curves.get(row["name"], {}).get(metric)
         if points:
             axis.errorbar(
-                [p["forward_equivalents"] for p in points], [p["mean"] for p in points], [p["sem"] for p in points],
-                markersize=4, linewidth=1.2, capsize=2, **looks[row["name"]],
-            )  # fmt: skip
+                [p["forward_equivalents"] for p in points],
+                [p["mean"] for p in points],
+                [p["sem"] for p in points],
+                markersize=4,
+                linewidth=1.2,
+                capsize=2,
+                **looks[row["name"]],
+            )
     axis.set(xscale="log", yscale="log", xlabel="forward-equivalents of the training")
     axis.yaxis.set_major_formatter(PLAIN)
     axis.yaxis.set_minor_formatter(PLAIN)

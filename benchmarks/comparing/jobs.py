@@ -77,14 +77,23 @@ class Pool:
     def _start(self, job: Job) -> None:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         command = [
-            sys.executable, "-m", "decm", "train", *job.overrides, f"runs={self.runs}", f"logger.group={self.group}"
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "decm",
+            "train",
+            *job.overrides,
+            f"runs={self.runs}",
+            f"logger.group={self.group}",
+        ]
         path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         with job.folder.with_suffix(".log").open("ab") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", JOB: str(job.folder)},
-            )  # fmt: skip
+            )
         self.running[process] = (job, time.monotonic())
 
     def _end(self, job: Job, code: int, problems: list[str]) -> str:

@@ -98,19 +98,22 @@ def run_jobs(plan: Plan, name: str, candidate: int, folder: Path, extra: list[st
     first = _job(plan, (name, plan.seeds[0], candidate), plan.budget, folder, extra)
     every = max(1, first.steps // plan.evaluations)
     loop = [f"evaluation.every={every}", f"evaluation.preview_every={every}"]
-    return [
-        _job(plan, (name, seed, candidate), plan.budget, folder, [*loop, *extra])
-        for seed in plan.seeds
-    ]  # fmt: skip
+    return [_job(plan, (name, seed, candidate), plan.budget, folder, [*loop, *extra]) for seed in plan.seeds]
 
 
 def _job(plan: Plan, which: tuple[str, int, int], budget: float, folder: Path, more: list[str]) -> Job:
     name, seed, candidate = which
     method = plan.methods[name]
     overrides = [
-        f"experiment={plan.experiment}", f"method={method.method}", *plan.overrides, *method.overrides,
-        *method.candidates[candidate], f"seed={seed}", f"budget={budget}", *more,
-    ]  # fmt: skip
+        f"experiment={plan.experiment}",
+        f"method={method.method}",
+        *plan.overrides,
+        *method.overrides,
+        *method.candidates[candidate],
+        f"seed={seed}",
+        f"budget={budget}",
+        *more,
+    ]
     try:
         cfg = settings(overrides)
     except Exception as error:

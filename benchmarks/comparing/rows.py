@@ -61,15 +61,19 @@ def summary(name: str, runs: dict[int, Run], **more: Any) -> Row:
     if first.results.get("map_error"):
         row["map_error"] = over_seeds(lambda found, key: found["map_error"][key], list(first.results["map_error"]))
     cost, steps = statistics.fmean(run.cost for run in runs.values()), first.config["max_steps"]
-    return row | {
-        "samplers": first.results["samplers"],
-        "forward_equivalents": cost,
-        "steps": steps,
-        "forward_equivalents_per_sample": round(cost / steps / first.config["batch_size"], 3),
-        "seconds": [run.results["seconds"] for run in runs.values()],
-        "seeds": sorted(runs),
-        "code_version": sorted({run.results["code_version"] for run in runs.values()}),
-    } | more  # fmt: skip
+    return (
+        row
+        | {
+            "samplers": first.results["samplers"],
+            "forward_equivalents": cost,
+            "steps": steps,
+            "forward_equivalents_per_sample": round(cost / steps / first.config["batch_size"], 3),
+            "seconds": [run.results["seconds"] for run in runs.values()],
+            "seeds": sorted(runs),
+            "code_version": sorted({run.results["code_version"] for run in runs.values()}),
+        }
+        | more
+    )
 
 
 def teacher_row(run: Run) -> Row | None:
@@ -78,9 +82,11 @@ def teacher_row(run: Run) -> Row | None:
     if not found:
         return None
     row: Row = {
-        "name": "teacher", "nfe": {nfe: {"mean": round(value, 4), "sem": 0.0} for nfe, value in found.items()},
-        "samplers": dict.fromkeys(found, "euler"), "seeds": [],
-    }  # fmt: skip
+        "name": "teacher",
+        "nfe": {nfe: {"mean": round(value, 4), "sem": 0.0} for nfe, value in found.items()},
+        "samplers": dict.fromkeys(found, "euler"),
+        "seeds": [],
+    }
     if run.config["teacher"]["kind"] == "auto":
         cfg = OmegaConf.create(plain(compose("train", [f"experiment={run.config['teacher']['experiment']}"])))
         cfg.network = {**run.config["network"], "two_times": False}
@@ -88,9 +94,11 @@ def teacher_row(run: Run) -> Row | None:
             network = build_network(cfg.network, 0)
         cost = forward_equivalents(cfg, network)
         row |= {
-            "forward_equivalents": cost, "steps": cfg.max_steps, "seeds": [cfg.seed],
+            "forward_equivalents": cost,
+            "steps": cfg.max_steps,
+            "seeds": [cfg.seed],
             "forward_equivalents_per_sample": round(cost / cfg.max_steps / cfg.batch_size, 3),
-        }  # fmt: skip
+        }
     return row
 
 
@@ -113,7 +121,10 @@ def curve(runs: dict[int, Run], metric: str) -> list[dict[str, float]]:
     first = next(iter(runs.values()))
     steps = sorted(set.intersection(*map(set, by_seed)))
     return [
-        {"forward_equivalents": round(first.cost * step / first.config["max_steps"]), "step": step,
-         **mean_sem([values[step] for values in by_seed])}
+        {
+            "forward_equivalents": round(first.cost * step / first.config["max_steps"]),
+            "step": step,
+            **mean_sem([values[step] for values in by_seed]),
+        }
         for step in steps
-    ]  # fmt: skip
+    ]

@@ -17,17 +17,22 @@ DIGITS = {"frechet_distance": 3, "sliced_wasserstein": 4}  # of the metric
 
 def described(
     command: str, rows: list[Row], runs: dict[str, dict[int, Run]], reference: str, **more: Any
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The document of rows and of the runs behind them, with the teacher as the first row."""
     first = next(iter(next(iter(runs.values())).values()))
     teacher, evaluation = teacher_row(first), first.config["evaluation"]
     curves = {name: {metric: curve(found, metric) for metric in CURVES} for name, found in runs.items()}
     return {
-        "command": command, "date": time.strftime("%Y-%m-%d"), "experiment": first.config["name"],
-        **{key: first.results[key] for key in ("metric", "reference", "num_samples", "floor")}, **more,
-        "rows": [*([teacher] if teacher else []), *rows], "paired": beaten(reference, runs),
-        "loop_num_samples": evaluation["every_num_samples"], "curves": curves,
-    }  # fmt: skip
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "experiment": first.config["name"],
+        **{key: first.results[key] for key in ("metric", "reference", "num_samples", "floor")},
+        **more,
+        "rows": [*([teacher] if teacher else []), *rows],
+        "paired": beaten(reference, runs),
+        "loop_num_samples": evaluation["every_num_samples"],
+        "curves": curves,
+    }
 
 
 def write(out: Path, document: dict[str, Any], notes: list[str]) -> None:
@@ -79,12 +84,15 @@ def table(rows: list[Row], metric: str) -> str:
     values = cells(rows, "nfe", DIGITS.get(metric, 3))
     lines = [
         [
-            title(row), *line, number(row, "forward_equivalents", ".3g"), number(row, "steps", ",.0f"),
+            title(row),
+            *line,
+            number(row, "forward_equivalents", ".3g"),
+            number(row, "steps", ",.0f"),
             number(row, "forward_equivalents_per_sample", ".1f"),
             "; ".join(row["samplers"].get(nfe, "") for nfe in nfes) if "samplers" in row else "",
         ]
         for row, line in zip(rows, values, strict=True)
-    ]  # fmt: skip
+    ]
     header = ["trained with", *(f"NFE {nfe}" for nfe in nfes), "forward-equivalents", "steps", "a sample", "samplers"]
     return "\n".join(_grid(header, lines))
 
@@ -102,11 +110,14 @@ def markdown(document: dict[str, Any], notes: list[str]) -> str:
     rows, metric = document["rows"], document["metric"]
     what = TITLES.get(metric, metric)
     lines = [
-        f"# {document.get('experiment', '')}: {what}", "",
+        f"# {document.get('experiment', '')}: {what}",
+        "",
         f"{what} of {document['num_samples']:,} samples to {document['reference']}; lower is better. Mean and standard "
         "error over seeds, the best in bold; forward-equivalents of student and teacher, in all and for each sample "
-        f"of the training. Measured on {document['date']} with `{document['command']}`.", "", table(rows, metric),
-    ]  # fmt: skip
+        f"of the training. Measured on {document['date']} with `{document['command']}`.",
+        "",
+        table(rows, metric),
+    ]
     for note in notes:
         lines += ["", note]
     if any("map_error" in row for row in rows):

@@ -8,9 +8,18 @@ from speed.work import Work, eager
 
 ROWS = 8  # of which stratified times put 7 into the guided interval [0.125, 1]
 DENSE_PEAK = {  # bfloat16 without sparsity, operations a second (NVIDIA's data sheets); the first name that fits
-    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "GH200": 989e12, "B200": 2250e12,
-    "A100": 312e12, "L40S": 362e12, "L4": 121e12, "RTX 4090": 165e12, "A10": 125e12,
-}  # fmt: skip
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+    "A10": 125e12,
+}
 
 
 def dense_peak(device: str) -> float | None:

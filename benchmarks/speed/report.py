@@ -25,11 +25,16 @@ def number(value: float | None, form: str = ".2f") -> str:
 def row(found: dict[str, Any]) -> str:
     """One variant's line."""
     cells = [
-        found["variant"], number(found["seconds"] and 1e3 * found["seconds"], ",.0f"), number(found["time_ratio"]),
-        number(found["samples_per_second"], ",.2f"), number(found["peak"] and found["peak"] / MB, ",.0f"),
-        number(found["peak_ratio"]), number(found["forward_equivalents"]),
-        number(found["utilization"] and 100 * found["utilization"], ".0f"), number(found["first_seconds"], ".1f"),
-    ]  # fmt: skip
+        found["variant"],
+        number(found["seconds"] and 1e3 * found["seconds"], ",.0f"),
+        number(found["time_ratio"]),
+        number(found["samples_per_second"], ",.2f"),
+        number(found["peak"] and found["peak"] / MB, ",.0f"),
+        number(found["peak_ratio"]),
+        number(found["forward_equivalents"]),
+        number(found["utilization"] and 100 * found["utilization"], ".0f"),
+        number(found["first_seconds"], ".1f"),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -37,13 +42,28 @@ def group_table(group: list[dict[str, Any]]) -> str:
     """A heading and a table of variants that were timed in turns."""
     one = group[0]
     what = {"branch": "Consistency branch alone", "step": "Whole DE-CM step"}[one["what"]]
-    columns = ["variant", "ms a step", "of joint", "samples/s", "peak MB", "of joint", "forwards a sample", "MFU %",
-               "first step, s"]  # fmt: skip
+    columns = [
+        "variant",
+        "ms a step",
+        "of joint",
+        "samples/s",
+        "peak MB",
+        "of joint",
+        "forwards a sample",
+        "MFU %",
+        "first step, s",
+    ]
     title = f"{what}: {one['network']}, batch {one['batch']}, {one['precision']}"
-    return "\n".join([
-        f"### {title}", "", "| " + " | ".join(columns) + " |", "| --- " + "| ---: " * (len(columns) - 1) + "|",
-        *(row(found) for found in group), "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"### {title}",
+            "",
+            "| " + " | ".join(columns) + " |",
+            "| --- " + "| ---: " * (len(columns) - 1) + "|",
+            *(row(found) for found in group),
+            "",
+        ]
+    )
 
 
 def other_tables(found: dict[str, Any]) -> str:

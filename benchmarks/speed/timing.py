@@ -108,9 +108,12 @@ def resident_peak(run: Callable[[], object]) -> int:
 def alone(module: str, question: dict[str, object]) -> dict[str, Any]:
     """What `python -m module` answers to a question, both JSON; large tensors go back to the system when freed."""
     environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join([str(SRC), str(SRC.parent / "benchmarks")]),
-        "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "PYTHONWARNINGS": "ignore",
-    }  # fmt: skip
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(SRC), str(SRC.parent / "benchmarks")]),
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "PYTHONWARNINGS": "ignore",
+    }
     answer = subprocess.run(
         [sys.executable, "-m", module, json.dumps(question)], env=environment, capture_output=True, text=True
     )

@@ -60,15 +60,20 @@ class Work:
         student, net = (self._network(cfg.network, two_times, like) for two_times in (True, False))
         teacher = Teacher(GuidedVelocity(net, cfg.network.num_classes, **cfg.teacher.guidance), net)
         recipe = Recipe(
-            cfg.seed, case.batch, instantiate(cfg.optimizer), lambda step: 1.0,
+            cfg.seed,
+            case.batch,
+            instantiate(cfg.optimizer),
+            lambda step: 1.0,
             jvp="dual" if case.engine in (JOINT, PLAIN) else case.engine,
-        )  # fmt: skip
+        )
         self.module = module = DistillationModule(student, teacher if case.what == "step" else None, recipe)
         del module.ema
         module._trainer = SimpleNamespace(  # one process of one device
-            world_size=1, accumulate_grad_batches=1, global_step=0,
+            world_size=1,
+            accumulate_grad_batches=1,
+            global_step=0,
             strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
-        )  # fmt: skip
+        )
         module.log = lambda name, value, **_: None
         if case.engine == PLAIN:
             module.student_map.engine = no_tangent

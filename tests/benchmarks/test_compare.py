@@ -12,17 +12,27 @@ from comparing.rows import read_run, summary
 from comparing.samplers import best
 from comparing.writing import described, table, write
 
-from commands import ROOT, decm
+from commands import ROOT
 from decm.settings.composition import plain
 
 SMALL = [
-    "batch_size=16", "network.hidden_size=24", "network.depth=1", "trainer=cpu", "evaluation.nfe=[1,2,4]",
-    "evaluation.num_samples=60", "evaluation.every_num_samples=60",
-]  # fmt: skip
+    "batch_size=16",
+    "network.hidden_size=24",
+    "network.depth=1",
+    "trainer=cpu",
+    "evaluation.nfe=[1,2,4]",
+    "evaluation.num_samples=60",
+    "evaluation.every_num_samples=60",
+]
 PLAN = {
-    "experiment": "smoke", "budget": 6000, "out": "small", "seeds": [0], "evaluations": 2, "overrides": SMALL,
+    "experiment": "smoke",
+    "budget": 6000,
+    "out": "small",
+    "seeds": [0],
+    "evaluations": 2,
+    "overrides": SMALL,
     "methods": {"decm": {"method": "decm", "candidates": [["optimizer.lr=1e-3"], ["optimizer.lr=1e30"]]}},
-}  # fmt: skip
+}
 
 
 def written(folder, **changes):
@@ -81,9 +91,10 @@ def test_a_folder_from_before_a_setting_was_added_is_still_the_job_s(tmp_path):
     older = {**found, "trainer": {k: v for k, v in found["trainer"].items() if k != "clip_norm"}}
     segments = {k: v for k, v in found["method"].items() if k != "noise_to_noisy"}
     for key, config, same in (
-        ("older", older, True), ("other", {**older, "label_drop": 0.5}, False),
+        ("older", older, True),
+        ("other", {**older, "label_drop": 0.5}, False),
         ("fewer", {**older, "method": segments}, False),
-    ):  # fmt: skip
+    ):
         folder = tmp_path / key / f"decm-3-0-{key}"
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -104,12 +115,26 @@ def finished_run(folder, seed, values, **more):
     """A run folder with these metrics by NFE, written by hand."""
     folder.mkdir(parents=True)
     results = {
-        "seed": seed, "metric": "frechet_distance", "reference": "r", "num_samples": 60, "floor": {"value": 0.1},
-        "student": values, "teacher": dict.fromkeys(values, 9.0), "samplers": dict.fromkeys(values, "euler"),
-        "forward_equivalents": 1000.0, "seconds": {}, "code_version": "0", **more,
-    }  # fmt: skip
-    config = {"name": "smoke", "max_steps": 10, "batch_size": 4, "teacher": {"kind": "exact"},
-              "evaluation": {"every_num_samples": 50}}  # fmt: skip
+        "seed": seed,
+        "metric": "frechet_distance",
+        "reference": "r",
+        "num_samples": 60,
+        "floor": {"value": 0.1},
+        "student": values,
+        "teacher": dict.fromkeys(values, 9.0),
+        "samplers": dict.fromkeys(values, "euler"),
+        "forward_equivalents": 1000.0,
+        "seconds": {},
+        "code_version": "0",
+        **more,
+    }
+    config = {
+        "name": "smoke",
+        "max_steps": 10,
+        "batch_size": 4,
+        "teacher": {"kind": "exact"},
+        "evaluation": {"every_num_samples": 50},
+    }
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "metrics.csv").write_text(f"step,fd/1\n5,{2 * values['1']}\n10,{values['1']}\n")
@@ -185,39 +210,6 @@ def test_the_files_hold_the_rows_the_curves_and_the_pairs(compared, tmp_path):
     assert "<svg" in (tmp_path / "out" / "small.svg").read_text()
 
 
-@pytest.mark.slow
-def test_a_comparison_runs_what_is_missing_and_shows_what_failed(runs, tmp_path, monkeypatch, capsys):
-    """All stages in processes of their own; the second candidate diverges, and a lost result alone is made again."""
-    import compare
-
-    def compares(*more):
-        words = ["compare", written(tmp_path), "--runs", runs, "--out", tmp_path / "out", *more, "logger=csv"]
-        monkeypatch.setattr("sys.argv", [str(word) for word in words])
-        compare.main()
-        return capsys.readouterr().out
-
-    said = compares()
-    work = runs / "compare" / "plan"
-    tuning = json.loads((work / "tuning.json").read_text())["decm"]
-    assert (tuning["chosen"], tuning["candidates"][1]["score"]) == (0, None)
-    assert "FAILED with code 1" in said
-    assert set(json.loads((work / "samplers.json").read_text())["decm"]) == {"2", "4", "50"}
-    (row,) = json.loads((tmp_path / "out" / "small.json").read_text())["rows"][1:]
-    assert row["forward_equivalents"] <= PLAN["budget"] < row["forward_equivalents"] * 33 / 32
-    assert row["overrides"] == ["optimizer.lr=1e-3"]
-
-    logs = {path: path.stat().st_size for path in work.glob("*.log")}
-    assert len(logs) == 3
-    (lost,) = work.glob("decm-0-0-*/results.json")
-    before = json.loads(lost.read_text())["student"]
-    lost.unlink()
-    assert "run: 1 jobs, 0 of them done" in compares("--stages", "run,table")
-    grown = [path for path, size in logs.items() if path.stat().st_size != size]
-    assert grown == [lost.parent.with_suffix(".log")]
-    assert json.loads(lost.read_text())["student"] == before
-    assert "Continuing" in grown[0].read_text()
-
-
 def test_methods_and_stages_that_are_not_there_are_refused(tmp_path, monkeypatch, capsys):
     import compare
 
@@ -230,20 +222,3 @@ def test_methods_and_stages_that_are_not_there_are_refused(tmp_path, monkeypatch
         with pytest.raises(SystemExit) as left:
             compare.main()
         assert said in f"{left.value.code}{capsys.readouterr().err}"
-
-
-@pytest.mark.slow
-def test_rows_of_a_sweep_are_named_by_its_objectives(runs, tmp_path):
-    """The folders that `make ablation` asks of Hydra."""
-    from results import collect
-
-    answer = decm(
-        "train", "-m", "experiment=smoke", *SMALL, "max_steps=2", "evaluation.every=0", "evaluation.preview_every=0",
-        "logger=csv", "trainer.log_every=1", "method=fm_cd,fm", "seed=0,1", f"runs={runs}",
-        f"hydra.sweep.dir={tmp_path}/sweep",
-        "hydra.sweep.subdir=${hydra.runtime.choices.method}-${seed}",
-    )  # fmt: skip
-    assert answer.code == 0, answer.said
-    found = collect([tmp_path / "sweep"])
-    assert {name: sorted(seeds) for name, seeds in found.items()} == {"fm": [0, 1], "fm_cd": [0, 1]}
-    assert list(found) == ["fm", "fm_cd"]

@@ -27,13 +27,18 @@ def content(step=3):
     """Tensors of several types and shapes, and plain containers."""
     draw = torch.Generator().manual_seed(step)
     return {
-        "global_step": step, "code_version": "here", "decm_config": {"a": [1, 2.5, None, True, "x"], "b": {}},
+        "global_step": step,
+        "code_version": "here",
+        "decm_config": {"a": [1, 2.5, None, True, "x"], "b": {}},
         "state_dict": {
-            "w": torch.randn(20, 3, generator=draw), "half": torch.randn(7, generator=draw).bfloat16(),
-            "empty": torch.zeros(0, 4), "flag": torch.tensor(True), "view": torch.arange(12).view(3, 4).t(),
+            "w": torch.randn(20, 3, generator=draw),
+            "half": torch.randn(7, generator=draw).bfloat16(),
+            "empty": torch.zeros(0, 4),
+            "flag": torch.tensor(True),
+            "view": torch.arange(12).view(3, 4).t(),
         },
         "optimizer_states": [{"state": {0: {"step": torch.tensor(4.0)}}, "param_groups": [{"betas": (0.9, 0.99)}]}],
-    }  # fmt: skip
+    }
 
 
 def write_folder(checkpoint, path):
@@ -96,11 +101,15 @@ def test_an_edited_tensor_is_found(tmp_path, key):
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda c: c.update(global_step=4), lambda c: c.update(global_step=3.0), lambda c: c["decm_config"].update(b=1),
-        lambda c: c.pop("checksum"), lambda c: c["state_dict"].update(w=c["state_dict"]["w"].double()),
-        lambda c: c["state_dict"].update(w=c["state_dict"]["w"].reshape(3, 20)), lambda c: c.update(schema_version="1"),
+        lambda c: c.update(global_step=4),
+        lambda c: c.update(global_step=3.0),
+        lambda c: c["decm_config"].update(b=1),
+        lambda c: c.pop("checksum"),
+        lambda c: c["state_dict"].update(w=c["state_dict"]["w"].double()),
+        lambda c: c["state_dict"].update(w=c["state_dict"]["w"].reshape(3, 20)),
+        lambda c: c.update(schema_version="1"),
     ],
-)  # fmt: skip
+)
 def test_an_edited_value_is_found(tmp_path, edit):
     path = tmp_path / name_of(3)
     write_file(content(), path)

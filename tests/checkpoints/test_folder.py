@@ -51,9 +51,14 @@ def run(folder, steps, every, keep=2, evaluate=None, others=(), **options):
     saves, extra = Saves(), [evaluate] if evaluate else []
     saving = Checkpoints(folder, every, keep, evaluate)  # in front, and yet it comes last
     fit(
-        tiny_module(), [saving, *all_segments(), *extra, *others, saves], steps, ckpt_path=newest_valid(folder),
-        enable_checkpointing=True, plugins=[CheckpointFiles()], **options,
-    )  # fmt: skip
+        tiny_module(),
+        [saving, *all_segments(), *extra, *others, saves],
+        steps,
+        ckpt_path=newest_valid(folder),
+        enable_checkpointing=True,
+        plugins=[CheckpointFiles()],
+        **options,
+    )
     return saves.steps
 
 
@@ -116,8 +121,12 @@ def test_the_newest_whole_one_is_used_and_what_is_damaged_is_named_and_set_aside
     assert "Using the newest one that is whole instead" in said[2]
     assert run(tmp_path, 9, 2) == [6, 8, 9]
     assert names(tmp_path) == [
-        "last.ckpt", f"{name_of(6)}.damaged", name_of(8), f"{name_of(8)}.damaged", name_of(9),
-    ]  # fmt: skip
+        "last.ckpt",
+        f"{name_of(6)}.damaged",
+        name_of(8),
+        f"{name_of(8)}.damaged",
+        name_of(9),
+    ]
 
 
 def test_where_none_is_whole_it_says_so_and_starts_afresh(tmp_path, capsys):

@@ -97,8 +97,10 @@ def test_a_run_that_is_killed_again_and_again_ends_bitwise_like_the_whole_one(tm
     for path in (whole / "snapshots").iterdir():
         assert_same(load_file(broken / "snapshots" / path.name), load_file(path))
     assert {path.name for path in (broken / "checkpoints").iterdir()} == {
-        f"step_{STEPS:08d}.ckpt", f"step_{STEPS - 1:08d}.ckpt", "last.ckpt",
-    }  # fmt: skip
+        f"step_{STEPS:08d}.ckpt",
+        f"step_{STEPS - 1:08d}.ckpt",
+        "last.ckpt",
+    }
 
 
 def test_a_kill_during_a_save_costs_no_more_than_that_save(tmp_path):

@@ -186,10 +186,15 @@ def test_a_broken_picture_is_named_and_a_set_is_not_overwritten(pictures, tmp_pa
 
 
 IMAGES = [
-    "evaluation=images", "evaluation.bench.reference=null", "evaluation.bench.features=random_small",
-    "evaluation.bench.spatial=false", "evaluation.nfe=[1]", "evaluation.num_samples=12", "evaluation.every=0",
+    "evaluation=images",
+    "evaluation.bench.reference=null",
+    "evaluation.bench.features=random_small",
+    "evaluation.bench.spatial=false",
+    "evaluation.nfe=[1]",
+    "evaluation.num_samples=12",
+    "evaluation.every=0",
     "evaluation.preview_every=0",
-]  # fmt: skip
+]
 
 
 def fine_tune(mine, finished, runs, *overrides):

@@ -91,9 +91,13 @@ def latents(tmp_path, monkeypatch):
     numbered_set(tmp_path / "set", num=50)
     settings = "{channels: 32, multipliers: [1, 2], latent_channels: 2, attention: true}"
     return network, [
-        "data=latents", f"data.path={tmp_path / 'set'}", "data.flip=false", "features=pixels",
-        f"autoencoder.args={settings}", f"autoencoder.path={tmp_path / 'vae.safetensors'}",
-    ]  # fmt: skip
+        "data=latents",
+        f"data.path={tmp_path / 'set'}",
+        "data.flip=false",
+        "features=pixels",
+        f"autoencoder.args={settings}",
+        f"autoencoder.path={tmp_path / 'vae.safetensors'}",
+    ]
 
 
 def test_latents_are_decoded_before_they_are_measured(tmp_path, latents):
@@ -169,9 +173,13 @@ def test_a_bench_against_the_file_judges_states(tmp_path, weights):
 
 def test_a_table_without_a_floor_says_so():
     results = {
-        "metric": "frechet_distance", "num_samples": 10, "reference": "a set", "seed": 0, "seconds": {},
+        "metric": "frechet_distance",
+        "num_samples": 10,
+        "reference": "a set",
+        "seed": 0,
+        "seconds": {},
         "forward_equivalents": 1.0,
-    }  # fmt: skip
+    }
     assert "floor not computed" in notes({**results, "floor": {}})[0]
     assert "floor 0.500" in notes({**results, "floor": {"value": 0.5}})[0]
 

@@ -18,7 +18,6 @@ from decm.generator.card import card
 from decm.generator.checkpoints import read_checkpoint
 from decm.generator.model import Generator
 from decm.settings.composition import compose
-from latent_sets import numbered_plan
 
 NUMBERS = [str(k) for k in range(12)]
 
@@ -78,8 +77,12 @@ def test_a_text_file_names_the_classes_instead(tmp_path):
     answer = make(root, tmp_path / "set", f"class_names={names}")
     assert "(0: tench, 1: goldfish, gold)" in answer.out
     assert read_manifest(tmp_path / "set").class_names == ("tench", "goldfish, gold")
-    for text, said in ((b"a\n\nb", "line 2 is empty"), (b"", "it is empty"), (b"\xff\xfe", "cannot be read"),
-                       (b"a\nb\nc", "has 3 names, for 2 classes")):  # fmt: skip
+    for text, said in (
+        (b"a\n\nb", "line 2 is empty"),
+        (b"", "it is empty"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"a\nb\nc", "has 3 names, for 2 classes"),
+    ):
         names.write_bytes(text)
         answer = make(root, tmp_path / "other", f"class_names={names}")
         assert answer.code == 2, answer.said
@@ -92,31 +95,15 @@ def test_sets_of_latents_have_names_too(tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_text("a\nb\nc\n")
     for out, settings, expected in (
-        ("plain", [], ("class_0", "class_1", "class_2")), ("named", [f"class_names={names}"], ("a", "b", "c")),
-    ):  # fmt: skip
+        ("plain", [], ("class_0", "class_1", "class_2")),
+        ("named", [f"class_names={names}"], ("a", "b", "c")),
+    ):
         made = tmp_path / out
         task(compose("latents", ["action=synth", f"out={made}", "num=6", "shape=[2,4,4]", "num_classes=3", *settings]))
         assert read_manifest(made).class_names == expected
         assert f"3 classes (0: {expected[0]}, 1: {expected[1]}, 2: {expected[2]})" in capsys.readouterr().out
     task(compose("latents", ["action=check", f"path={tmp_path / 'named'}"]))
     assert "3 classes (0: a, 1: b, 2: c)" in capsys.readouterr().out
-
-
-def test_a_set_of_latents_that_was_begun_without_names_is_finished_with_them(tmp_path):
-    """plan.json of an earlier version has no names; another plan with other names is another set."""
-    from decm.data.making.latent_sets import finish_set, write_set
-    from latent_sets import Numbered
-
-    plan = replace(numbered_plan(), class_names=("a", "b", "c"))
-    write_set(tmp_path, plan, Numbered(), 0, 1, lambda samples: None)
-    facts = json.loads((tmp_path / "plan.json").read_text())
-    del facts["class_names"]
-    (tmp_path / "plan.json").write_text(json.dumps(facts))
-    assert len(write_set(tmp_path, plan, Numbered(), 0, 1, lambda samples: None)) == 3
-    assert finish_set(tmp_path, plan).class_names == ("a", "b", "c")
-    (tmp_path / "plan.json").write_text(json.dumps({**facts, "class_names": ["b", "a", "c"]}))
-    with pytest.raises(ValueError, match="class_names differ"):
-        write_set(tmp_path, plan, Numbered(), 0, 1, lambda samples: None)
 
 
 def test_the_content_hash_is_of_the_data_and_not_of_what_they_are_called(tmp_path):
@@ -131,7 +118,18 @@ def test_the_content_hash_is_of_the_data_and_not_of_what_they_are_called(tmp_pat
     assert first.content_hash == again.content_hash != swapped.content_hash
 
 
-MANIFEST = Manifest("set", (1, 8, 8), 3, (0.5,), (0.5,), {"train": 9}, "hash", "here", {}, ("cat", "dog"))
+MANIFEST = Manifest(
+    name="set",
+    shape=(1, 8, 8),
+    num_classes=3,
+    mean=(0.5,),
+    std=(0.5,),
+    split={"train": 9},
+    content_hash="hash",
+    origin="here",
+    extra={},
+    class_names=("cat", "dog"),
+)
 
 
 def test_a_manifest_without_names_is_read_and_one_of_wrong_names_is_not(tmp_path):
@@ -205,9 +203,11 @@ def test_sample_takes_names_and_labels(finished, tmp_path):
     assert sample("[2,0,9]")[1] != expected
     out.unlink()
     for labels, said in (
-        ('["11"]', "'11' is the name of no class: close are '1' (1)"), ("[cat]", "'cat' is the name of no class"),
-        ("[1.5]", "labels[0]=1.5; expected a whole number"), ("[true]", "labels[0]=True"),
-    ):  # fmt: skip
+        ('["11"]', "'11' is the name of no class: close are '1' (1)"),
+        ("[cat]", "'cat' is the name of no class"),
+        ("[1.5]", "labels[0]=1.5; expected a whole number"),
+        ("[true]", "labels[0]=True"),
+    ):
         answer, _ = sample(labels)
         assert answer.code == 2, answer.said
         assert said in answer.err

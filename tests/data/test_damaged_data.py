@@ -21,9 +21,10 @@ from latent_runs import SETTINGS, synthetic_set
 
 pytestmark = pytest.mark.slow
 SAID = {
-    "byte": r"are not those that were written (CRC-32 differs)", "truncated": "it ends there, within record",
+    "byte": r"are not those that were written (CRC-32 differs)",
+    "truncated": "it ends there, within record",
     "removed": "vanished during the run: record",
-}  # fmt: skip
+}
 
 
 def damage(shards, how):

@@ -44,8 +44,11 @@ KINDS = [np.int32, np.uint8, np.float16, np.float64, lambda y: np.asarray(y)[:, 
 @pytest.mark.parametrize("convert", KINDS)
 def test_whole_labels_of_every_kind_are_imported_and_streamed(tmp_path, convert):
     labels = convert(LABELS)
-    latents("import", f"source={lightningdit(tmp_path / 'source', torch.from_numpy(np.asarray(labels)))}",
-            f"out={tmp_path / 'set'}")  # fmt: skip
+    latents(
+        "import",
+        f"source={lightningdit(tmp_path / 'source', torch.from_numpy(np.asarray(labels)))}",
+        f"out={tmp_path / 'set'}",
+    )
     assert stored(tmp_path / "set")[2].tolist() == LABELS
     tars = tar(tmp_path / "tars", labels)
     latents("import", f"source={tars}", f"out={tars}")
@@ -111,12 +114,17 @@ def test_complete_shards_stay_and_a_begun_one_does_not(tmp_path):
     from decm.data.making.latent_sets import Plan
 
     x = torch.arange(5 * 32.0).reshape(5, 2, 4, 4)
-    last = int(Plan("set", 5, (2, 4, 4), "float32", 3, True, "").order()[-1])
+    last = int(
+        Plan(name="set", samples=5, shape=(2, 4, 4), dtype="float32", num_classes=3, flip=True, origin="").order()[-1]
+    )
     broken = x.clone()
     broken[last, 0, 0, 0] = torch.inf
     with pytest.raises(ValueError, match="not finite"):
-        latents("import", f"source={lightningdit(tmp_path / 'source', torch.tensor(LABELS), broken)}",
-                f"out={tmp_path / 'set'}")  # fmt: skip
+        latents(
+            "import",
+            f"source={lightningdit(tmp_path / 'source', torch.tensor(LABELS), broken)}",
+            f"out={tmp_path / 'set'}",
+        )
     assert [name for name in contents(tmp_path / "set") if name.endswith((".part", "manifest.json"))] == []
     assert (tmp_path / "set" / "shard-000001.tar").is_file()
     latents("import", f"source={lightningdit(tmp_path / 'source', torch.tensor(LABELS), x)}", f"out={tmp_path / 'set'}")

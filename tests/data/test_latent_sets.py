@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from decm.data.index import index_path, read_index
 from decm.data.latents import LatentDataset
 from decm.data.making import latent_sets
-from decm.data.making.latent_sets import check_set, finish_set, write_set
+from decm.data.making.latent_check import check_set
+from decm.data.making.latent_sets import finish_set, write_set
 from decm.data.making.latent_sources import LightningDiTLatents
 from decm.data.manifest import read_manifest
 from decm.data.shards import ShardRecords

@@ -75,7 +75,17 @@ def test_any_split_over_ranks_and_micro_batches_sees_the_same_samples(made, worl
     batch, steps = 24, 7  # more than three epochs, and batches across their borders
     whole = list(IndexLoader(LatentDataset(made, flip), 3, batch, steps))
     parts = [
-        list(IndexLoader(LatentDataset(made, flip), 3, batch, steps, rank, world_size, accumulate))
+        list(
+            IndexLoader(
+                LatentDataset(made, flip),
+                3,
+                global_batch=batch,
+                steps=steps,
+                rank=rank,
+                world_size=world_size,
+                accumulate=accumulate,
+            )
+        )
         for rank in range(world_size)
     ]
     assert {len(part) for part in parts} == {steps * accumulate}

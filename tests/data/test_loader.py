@@ -12,7 +12,12 @@ BATCH, STEPS = 8, 10
 
 def loaders(world_size, accumulate, batch=BATCH, steps=STEPS, seed=0):
     """The loaders of all ranks."""
-    return [IndexLoader(tiny_set(), seed, batch, steps, rank, world_size, accumulate) for rank in range(world_size)]
+    return [
+        IndexLoader(
+            tiny_set(), seed, global_batch=batch, steps=steps, rank=rank, world_size=world_size, accumulate=accumulate
+        )
+        for rank in range(world_size)
+    ]
 
 
 def global_batches(ranks, accumulate):

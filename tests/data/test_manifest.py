@@ -7,7 +7,17 @@ import torch
 
 from decm.data.manifest import Manifest, content_hash, read_manifest, to_pixels
 
-MANIFEST = Manifest("set", (3, 4, 4), 7, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2), {"train": 9}, "hash", "here", {"a": 1})
+MANIFEST = Manifest(
+    name="set",
+    shape=(3, 4, 4),
+    num_classes=7,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.5, 0.25, 0.2),
+    split={"train": 9},
+    content_hash="hash",
+    origin="here",
+    extra={"a": 1},
+)
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -25,7 +35,9 @@ def test_every_pixel_value_survives_normalization():
 
 
 def test_pixels_are_rounded_and_clipped():
-    one = Manifest("one", (1, 1, 1), 0, (0.0,), (1.0,), {}, "", "")
+    one = Manifest(
+        name="one", shape=(1, 1, 1), num_classes=0, mean=(0.0,), std=(1.0,), split={}, content_hash="", origin=""
+    )
     x = torch.tensor([-3.0, 0.4999 / 255, 0.5001 / 255, 1.0, 7.0]).reshape(-1, 1, 1, 1)
     assert to_pixels(x, one).flatten().tolist() == [0, 0, 1, 255, 255]
 
@@ -33,9 +45,13 @@ def test_pixels_are_rounded_and_clipped():
 def test_content_hash_sees_values_shapes_types_and_order():
     a, b = torch.arange(6.0), torch.arange(4)
     hashes = {
-        content_hash(a, b), content_hash(b, a), content_hash(a.reshape(2, 3), b), content_hash(a.double(), b),
-        content_hash(a + 1e-6, b), content_hash(a),
-    }  # fmt: skip
+        content_hash(a, b),
+        content_hash(b, a),
+        content_hash(a.reshape(2, 3), b),
+        content_hash(a.double(), b),
+        content_hash(a + 1e-6, b),
+        content_hash(a),
+    }
     assert len(hashes) == 6
     assert content_hash(a, b) == content_hash(a.clone(), b.clone())
 

@@ -116,8 +116,11 @@ def test_a_png_with_a_changed_byte_in_its_pixels_is_refused(read):
 
 
 @pytest.mark.parametrize("gray", [True, False])
-@pytest.mark.parametrize(("form", "mode"), [("PNG", mode) for mode in ("1", "L", "P", "LA", "I;16")] + [
-    ("TIFF", "I"), ("PPM", "I"), ("TIFF", "LAB"), ("TIFF", "YCbCr"), ("TIFF", "PA"), ("JPEG", "CMYK")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("PNG", mode) for mode in ("1", "L", "P", "LA", "I;16")]
+    + [("TIFF", "I"), ("PPM", "I"), ("TIFF", "LAB"), ("TIFF", "YCbCr"), ("TIFF", "PA"), ("JPEG", "CMYK")],
+)
 def test_an_unusual_mode_is_read_as_what_it_shows(form, mode, gray, read):
     truth = np.array(in_mode("L" if gray or mode in ("L", "LA", "I;16", "I") else "RGB")).astype(int)
     found = read(encoded(form, mode, **({"quality": 100} if form == "JPEG" else {})), gray=gray)
@@ -171,12 +174,15 @@ def segment(marker, content):
 
 
 SEGMENTS = {
-    "profile cut short": segment(0xE2, b"ICC_PROFILE\0"), "JFIF cut short": segment(0xE0, b"JFIF\0\1"),
-    "EXIF cut short": segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"), "no EXIF": segment(0xE1, b"Exif\0\0nothing"),
-    "XMP": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<\xff\xfe tiff:Orientation=\"99\""),
-    "MPO": segment(0xE2, b"MPF\0II*\0\xff\xff\xff\xff"), "Photoshop": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0"),
+    "profile cut short": segment(0xE2, b"ICC_PROFILE\0"),
+    "JFIF cut short": segment(0xE0, b"JFIF\0\1"),
+    "EXIF cut short": segment(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"),
+    "no EXIF": segment(0xE1, b"Exif\0\0nothing"),
+    "XMP": segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<\xff\xfe tiff:Orientation="99"'),
+    "MPO": segment(0xE2, b"MPF\0II*\0\xff\xff\xff\xff"),
+    "Photoshop": segment(0xED, b"Photoshop 3.0\x008BIM\x03\xed\0"),
     "filled": b"\xff\xff\xff" + segment(0xE2, b"ICC_PROFILE\0"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*(EXIF|MPO)")

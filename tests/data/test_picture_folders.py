@@ -180,8 +180,10 @@ def test_a_class_of_which_no_picture_is_left_is_refused(linked, tmp_path):
 
 def test_a_damaged_picture_in_a_shard_is_named_with_shard_and_record(linked, tmp_path):
     (tmp_path / "tars").mkdir()
-    write_tar(tmp_path / "tars" / "0.tar", {"good.png": (linked / "a/0.png").read_bytes(), "good.cls": b"0",
-                                            "bad.png": b"no picture", "bad.cls": b"0"})  # fmt: skip
+    write_tar(
+        tmp_path / "tars" / "0.tar",
+        {"good.png": (linked / "a/0.png").read_bytes(), "good.cls": b"0", "bad.png": b"no picture", "bad.cls": b"0"},
+    )
     answer = decm("data", f"images={tmp_path / 'tars'}", "size=8", "heldout=0.5", f"out={tmp_path / 'out'}")
     assert answer.code == 2
     assert re.search(rf"The image 'bad' at byte \d+ of {tmp_path}/tars/0\.tar cannot be decoded", answer.err)

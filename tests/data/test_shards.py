@@ -154,12 +154,19 @@ def test_an_index_that_is_none_says_so(shard):
         ({"a.png": b"x", "a.cls": b"1"}, "record '/a' of cls, png; expected"),
         ({"a.latent.npy": npy(np.zeros(SHAPE, "float64")), "a.cls": b"1"}, "float64.*expected one shape, of"),
         ({"a.latents.npy": npy(np.zeros((2, *SHAPE), "float16")), "a.labels.npy": npy(np.arange(3))}, "3 labels"),
-        ({"a.latent.npy": npy(np.zeros(SHAPE, "float16")), "a.cls": b"1", "b.latent.npy":
-          npy(np.zeros((1, 4, 4), "float16")), "b.cls": b"1"}, "expected one shape"),
+        (
+            {
+                "a.latent.npy": npy(np.zeros(SHAPE, "float16")),
+                "a.cls": b"1",
+                "b.latent.npy": npy(np.zeros((1, 4, 4), "float16")),
+                "b.cls": b"1",
+            },
+            "expected one shape",
+        ),
         ({"a.latent.npy": b"no array", "a.cls": b"1"}, "latent.npy of '/a' cannot be read"),
         ({}, "empty"),
     ],
-)  # fmt: skip
+)
 def test_a_tar_of_something_else_says_what_was_expected(tmp_path, files, message):
     with pytest.raises(ValueError, match=message):
         scan(write_tar(tmp_path / "other.tar", files))

@@ -15,9 +15,18 @@ def counts(labels, rows, classes):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     ("sizes", "heldout"),
-    [((60, 60), 30), ((100, 3), 10), ((5,) * 10, 5), ((2, 2, 2), 3), ((1, 1, 8), 2), ((40,), 7), ((0, 9, 0, 3), 2),
-     ((2, 2, 300), 60), ((7, 11, 13, 17), 20)],
-)  # fmt: skip
+    [
+        ((60, 60), 30),
+        ((100, 3), 10),
+        ((5,) * 10, 5),
+        ((2, 2, 2), 3),
+        ((1, 1, 8), 2),
+        ((40,), 7),
+        ((0, 9, 0, 3), 2),
+        ((2, 2, 300), 60),
+        ((7, 11, 13, 17), 20),
+    ],
+)
 def test_every_class_trains_and_is_held_out_where_there_are_enough_pictures(sizes, heldout, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes)).tolist()
     train, held = split_by_class(labels, heldout, seed)
@@ -34,9 +43,16 @@ def test_every_class_trains_and_is_held_out_where_there_are_enough_pictures(size
 
 @pytest.mark.parametrize(
     ("sizes", "heldout", "expected"),
-    [((60, 60), 30, [15, 15]), ((90, 30), 12, [9, 3]), ((100, 3), 10, [9, 1]), ((3, 3), 4, [2, 2]), ((2, 2), 3, [1, 1]),
-     ((1, 1), 1, [0, 0]), ((1, 1, 4), 5, [0, 0, 3])],
-)  # fmt: skip
+    [
+        ((60, 60), 30, [15, 15]),
+        ((90, 30), 12, [9, 3]),
+        ((100, 3), 10, [9, 1]),
+        ((3, 3), 4, [2, 2]),
+        ((2, 2), 3, [1, 1]),
+        ((1, 1), 1, [0, 0]),
+        ((1, 1, 4), 5, [0, 0, 3]),
+    ],
+)
 def test_the_share_of_each_class(sizes, heldout, expected):
     labels = np.repeat(np.arange(len(sizes)), sizes).tolist()
     assert counts(labels, split_by_class(labels, heldout, 0)[1], len(sizes)).tolist() == expected

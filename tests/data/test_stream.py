@@ -30,7 +30,15 @@ def folder(tmp_path):
 
 
 def loader(folder, steps, rank=0, world_size=1, accumulate=1, seed=0, flip=False, batch=BATCH):
-    return StreamLoader(StreamedLatents(folder, flip), seed, batch, steps, rank, world_size, accumulate)
+    return StreamLoader(
+        StreamedLatents(folder, flip),
+        seed,
+        global_batch=batch,
+        steps=steps,
+        rank=rank,
+        world_size=world_size,
+        accumulate=accumulate,
+    )
 
 
 def raw(folder, x):

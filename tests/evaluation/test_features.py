@@ -139,18 +139,31 @@ def test_what_is_no_extractor_or_no_image_is_an_error(inception):
 def official_state(width: int = 384, depth: int = 12) -> dict[str, torch.Tensor]:
     """Random weights under the names and shapes of dinov2_vits14_pretrain.pth."""
     shapes = {
-        "cls_token": (1, 1, width), "pos_embed": (1, 1 + 37 * 37, width), "mask_token": (1, width),
-        "patch_embed.proj.weight": (width, 3, 14, 14), "patch_embed.proj.bias": (width,),
-        "norm.weight": (width,), "norm.bias": (width,),
-    }  # fmt: skip
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, 1 + 37 * 37, width),
+        "mask_token": (1, width),
+        "patch_embed.proj.weight": (width, 3, 14, 14),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
     for k in range(depth):
         for name, shape in {
-            "norm1.weight": (width,), "norm1.bias": (width,), "attn.qkv.weight": (3 * width, width),
-            "attn.qkv.bias": (3 * width,), "attn.proj.weight": (width, width), "attn.proj.bias": (width,),
-            "ls1.gamma": (width,), "norm2.weight": (width,), "norm2.bias": (width,),
-            "mlp.fc1.weight": (4 * width, width), "mlp.fc1.bias": (4 * width,),
-            "mlp.fc2.weight": (width, 4 * width), "mlp.fc2.bias": (width,), "ls2.gamma": (width,),
-        }.items():  # fmt: skip
+            "norm1.weight": (width,),
+            "norm1.bias": (width,),
+            "attn.qkv.weight": (3 * width, width),
+            "attn.qkv.bias": (3 * width,),
+            "attn.proj.weight": (width, width),
+            "attn.proj.bias": (width,),
+            "ls1.gamma": (width,),
+            "norm2.weight": (width,),
+            "norm2.bias": (width,),
+            "mlp.fc1.weight": (4 * width, width),
+            "mlp.fc1.bias": (4 * width,),
+            "mlp.fc2.weight": (width, 4 * width),
+            "mlp.fc2.bias": (width,),
+            "ls2.gamma": (width,),
+        }.items():
             shapes[f"blocks.{k}.{name}"] = shape
     generator = seeded(3)
     return {name: 0.05 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}

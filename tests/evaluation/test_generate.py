@@ -17,7 +17,7 @@ FLOW = FlowMap(NET)
 
 
 def run(labels, nfe=2, sampler="consistency", seed=0, batch_size=500) -> torch.Tensor:
-    return generate_many(FLOW, SHAPE, labels, nfe, sampler, seed, batch_size)
+    return generate_many(FLOW, SHAPE, labels=labels, nfe=nfe, sampler=sampler, seed=seed, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("sampler", ["consistency", "n2n_then_consistency", "euler", "flow_map_steps"])

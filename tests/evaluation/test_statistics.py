@@ -110,9 +110,12 @@ def test_statistics_that_are_no_covariance_are_refused_by_name_and_those_of_one_
     rounding = 1e-13 * random_states(12, (12,)).numpy()
     one_sided = sound + 0.1 * np.eye(12, k=3)
     for name, sigma, good in (
-        ("sound", sound, True), ("constant", 0 * sound, True), ("rounding", rounding + rounding.T, True),
-        ("negative", sound - 1.5 * np.eye(12), False), ("one_sided", one_sided, False),
-    ):  # fmt: skip
+        ("sound", sound, True),
+        ("constant", 0 * sound, True),
+        ("rounding", rounding + rounding.T, True),
+        ("negative", sound - 1.5 * np.eye(12), False),
+        ("one_sided", one_sided, False),
+    ):
         np.savez(tmp_path / f"{name}.npz", mu=mean, sigma=sigma)
         if good:
             assert read_reference(tmp_path / f"{name}.npz").moments["pool"][1].shape == (12, 12)

@@ -18,9 +18,19 @@ TWO = {"ddp": ["trainer.strategy=ddp", "trainer.devices=2"], "fsdp": ["trainer.s
 
 def test_where_a_run_is_done_is_no_setting_and_what_is_computed_is():
     trainer = {
-        "accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "threads": 1, "compile": False,
-        "reshard": False, "checkpoint_every": 5, "log_every": 1, "keep": 2, "precision": "32-true", "clip_norm": 1.0,
-    }  # fmt: skip
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_nodes": 1,
+        "strategy": "auto",
+        "threads": 1,
+        "compile": False,
+        "reshard": False,
+        "checkpoint_every": 5,
+        "log_every": 1,
+        "keep": 2,
+        "precision": "32-true",
+        "clip_norm": 1.0,
+    }
     settings = {"jvp": "dual", "logger": {"kind": "csv"}, "trainer": trainer}
     assert same_settings(settings, {**settings, "logger": {"kind": "wandb"}})
     for key in trainer:

@@ -12,9 +12,13 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("
 MEASURED = ["decm_2d", "decm_digits"]
 CURVE = "{fd/1: {at: [0.5, 1.0], value: [1e-3, 1e-3], tolerance: 1.5}}"
 WHOLE_SMOKE = [
-    "experiment=smoke", "trainer=cpu", "logger=csv", "evaluation.nfe=[1]", "evaluation.num_samples=60",
+    "experiment=smoke",
+    "trainer=cpu",
+    "logger=csv",
+    "evaluation.nfe=[1]",
+    "evaluation.num_samples=60",
     "evaluation.preview_every=0",
-]  # fmt: skip
+]
 
 
 def composed(*overrides):
@@ -41,11 +45,20 @@ def test_an_experiment_has_curves_of_its_own_or_none(experiment):
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=7", "runs=elsewhere", "logger=csv", "name=mine", "trainer.accelerator=cpu", "evaluation.every=100",
-        "evaluation.num_samples=50", "evaluation.nfe=[1,8]", "jvp=split", "accumulate=4", "snapshots.every=10",
+        "seed=7",
+        "runs=elsewhere",
+        "logger=csv",
+        "name=mine",
+        "trainer.accelerator=cpu",
+        "evaluation.every=100",
+        "evaluation.num_samples=50",
+        "evaluation.nfe=[1,8]",
+        "jvp=split",
+        "accumulate=4",
+        "snapshots.every=10",
         "resume=auto",
     ],
-)  # fmt: skip
+)
 def test_what_changes_no_figure_leaves_the_curve_in_force(override):
     cfg, settings = composed("experiment=decm_digits", override)
     assert len(build_expected(cfg, settings, None)) == 1

@@ -20,10 +20,20 @@ from helpers import randomize_parameters
 
 SMOKE = ["experiment=decm_imagenet_smoke", "logger=csv"]
 FAST = [
-    *SMOKE, "max_steps=3", "batch_size=8", "optimizer.lr=1e-4", "network.hidden_size=32", "network.depth=1",
-    "data.num=64", "evaluation.nfe=[1]", "evaluation.num_samples=4", "evaluation.every=0",
-    "evaluation.preview_every=0", "evaluation.bench.num_reference=8", "snapshots.every=1",
-]  # fmt: skip
+    *SMOKE,
+    "max_steps=3",
+    "batch_size=8",
+    "optimizer.lr=1e-4",
+    "network.hidden_size=32",
+    "network.depth=1",
+    "data.num=64",
+    "evaluation.nfe=[1]",
+    "evaluation.num_samples=4",
+    "evaluation.every=0",
+    "evaluation.preview_every=0",
+    "evaluation.bench.num_reference=8",
+    "snapshots.every=1",
+]
 
 
 def refused(answer, *said):
@@ -89,7 +99,7 @@ def test_a_dry_run_tells_sizes_and_leaves_nothing_behind(tmp_path):
 def test_weights_of_another_size_or_nowhere_are_refused(tmp_path):
     path, _ = weights_file(tmp_path, ["network.hidden_size=48"])
     settings = [*FAST, f"runs={tmp_path / 'runs'}", "teacher=weights"]
-    refused(decm("train", *settings, f"teacher.path={path}"), "does not fit this network", "expected")
+    refused(decm("train", *settings, f"teacher.path={path}"), "does not fit the network", "expected")
     refused(decm("train", *settings, f"teacher.path={tmp_path}/no.pt"), "no.pt does not exist")
 
 
@@ -125,11 +135,14 @@ def test_a_reconstructed_average_is_what_is_evaluated_where_asked(from_weights):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["reference=nowhere.npz"], "do not exist"), (["features=foo"], "features='foo' is unknown"),
-        (["features=inception"], "weights-inception-2015-12-05"), (["save=png"], "save='png'"),
-        (["ema_sigma_rel=0.9"], "ema_sigma_rel=0.9"), (["num_samples=1"], "num_samples=1"),
+        (["reference=nowhere.npz"], "do not exist"),
+        (["features=foo"], "features='foo' is unknown"),
+        (["features=inception"], "weights-inception-2015-12-05"),
+        (["save=png"], "save='png'"),
+        (["ema_sigma_rel=0.9"], "ema_sigma_rel=0.9"),
+        (["num_samples=1"], "num_samples=1"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_evaluated_is_refused_by_name(from_weights, overrides, said):
     refused(evaluate(from_weights[1], "nfe=[1]", *overrides)[0], said)
 
@@ -153,7 +166,8 @@ def test_two_processes_and_a_second_start_make_the_same_samples(from_weights, tm
             return super().__call__(x, t, s, y)
 
     def evaluator(rank, world_size, folder):
-        return StoredEvaluator(None, (32, 16, 16), 10, 3, 2, {}, "cpu", tmp_path / folder, {}, rank, world_size)  # type: ignore[arg-type]
+        what = {"judge": None, "shape": (32, 16, 16), "num_classes": 10, "seed": 3, "batch_size": 2, "identity": {}}
+        return StoredEvaluator(**what, folder=tmp_path / folder, rank=rank, world_size=world_size)
 
     def samples(rank, world_size, folder):
         made.clear()

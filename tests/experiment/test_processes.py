@@ -30,8 +30,11 @@ def torchrun(*arguments, before="", **extra):
     local = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     return subprocess.Popen(
         [*launcher, *local, *command(*arguments, before=before)],
-        env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def ended(process, code=0):
@@ -94,14 +97,21 @@ def pair(finished, tmp_path_factory):
         shutil.copytree(finished.runs / name, root / name)
     (root / "run.py").write_text("from decm.cli.main import main\n\nmain()\n")  # what Lightning starts again
     settings = [
-        *(setting for setting in TINY if setting.split("=")[0] not in ("trainer", "evaluation.every")), f"runs={root}",
-        "trainer=ddp", "trainer.accelerator=cpu", "evaluation.batch_size=25", "evaluation.every=3",
+        *(setting for setting in TINY if setting.split("=")[0] not in ("trainer", "evaluation.every")),
+        f"runs={root}",
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "evaluation.batch_size=25",
+        "evaluation.every=3",
         "evaluation.every_num_samples=60",
-    ]  # fmt: skip
+    ]
     done = subprocess.run(
-        [sys.executable, root / "run.py", "train", *settings], env=environment(), capture_output=True, text=True,
+        [sys.executable, root / "run.py", "train", *settings],
+        env=environment(),
+        capture_output=True,
+        text=True,
         timeout=240,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return only(root / "smoke")
 

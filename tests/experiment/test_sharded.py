@@ -67,10 +67,11 @@ def test_a_consolidated_file_is_evaluated_like_the_run(runs, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["out=ema.pt"], "ends in .safetensors"), (["weights=all"], "expected ema or student"),
+        (["out=ema.pt"], "ends in .safetensors"),
+        (["weights=all"], "expected ema or student"),
         (["checkpoint=nowhere"], "does not exist"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_consolidated_is_refused(runs, tmp_path, overrides, said):
     answer = decm("consolidate", f"checkpoint={folder(runs[0])}", f"out={tmp_path}/a.safetensors", *overrides)
     assert answer.code == 2

@@ -19,9 +19,11 @@ from decm.training.wandb_mode import PATIENCE, wandb_mode
 KEY = "0123456789abcdef" * 2 + "01234567"
 BAD = ["x", "short-key", "a b" * 20, "é" * 39 + "!", KEY[:-1], f"'{KEY}'"]
 SETTINGS = {
-    "name": "toy", "evaluation": {"nfe": [1]}, "method": {},
+    "name": "toy",
+    "evaluation": {"nfe": [1]},
+    "method": {},
     "logger": {"kind": "wandb", "project": None, "entity": None, "group": None, "mode": None, "dir": None},
-}  # fmt: skip
+}
 SOON = PATIENCE + 3.0  # seconds
 
 
@@ -182,9 +184,12 @@ def test_an_evaluation_and_doctor_go_on_without_a_network(login, nowhere, tmp_pa
 def test_the_workspace_is_refused_in_one_sentence_without_a_network(nowhere, tmp_path):
     kept = {name: value for name, value in environment().items() if not name.startswith("WANDB_")}
     done = subprocess.run(
-        [sys.executable, "-m", "decm.report.dashboards", "me"], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-m", "decm.report.dashboards", "me"],
+        capture_output=True,
+        text=True,
+        timeout=60,
         env={**kept, "WANDB_API_KEY": KEY, "WANDB_BASE_URL": nowhere, "NETRC": str(tmp_path / "netrc")},
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert nowhere in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -23,7 +23,7 @@ def fresh(z):
 
 def draw(sampler, nfe, batch=16, net=FLOW, noise=None, times=None):
     z = random_states(batch, SHAPE)
-    return sample(FlowMap(net), z, no_labels(batch), nfe, sampler, noise or fresh(z), times)
+    return sample(FlowMap(net), z, y=no_labels(batch), nfe=nfe, sampler=sampler, noise=noise or fresh(z), times=times)
 
 
 def jump(batch=16):

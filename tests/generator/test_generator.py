@@ -145,14 +145,31 @@ def test_latents_are_in_the_units_of_the_data(model):
 
 def latent_model(manifest, autoencoder):
     """A generator of latents with random weights, not trained on anything."""
-    sizes = {"input_size": 4, "patch_size": 2, "in_channels": 4, "hidden_size": 16, "depth": 1, "num_heads": 2,
-             "mlp_ratio": 1.0, "num_classes": 3, "qk_norm": True}  # fmt: skip
+    sizes = {
+        "input_size": 4,
+        "patch_size": 2,
+        "in_channels": 4,
+        "hidden_size": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "mlp_ratio": 1.0,
+        "num_classes": 3,
+        "qk_norm": True,
+    }
     net, settings = LightningDiT(**sizes), {"_target_": "decm.networks.dit.LightningDiT", **sizes}
     config = {
-        "schema_version": 1, "code_version": "test", "step": 0, "weights": "ema", "network": settings,
-        "data": manifest.facts(), "trained_on": ["consistency"], "samplers": {}, "autoencoder": autoencoder,
-        "training": {}, "results": None,
-    }  # fmt: skip
+        "schema_version": 1,
+        "code_version": "test",
+        "step": 0,
+        "weights": "ema",
+        "network": settings,
+        "data": manifest.facts(),
+        "trained_on": ["consistency"],
+        "samplers": {},
+        "autoencoder": autoencoder,
+        "training": {},
+        "results": None,
+    }
     return Generator(Stored(net.state_dict(), config, Path()), "cpu")
 
 

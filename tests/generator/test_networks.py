@@ -108,11 +108,19 @@ def test_what_the_options_name_may_be_called(part):
 
 @pytest.mark.parametrize(
     "name",
-    ["decm.data.arrays.write_arrays", "decm.data.manifest.read_manifest", "decm.data.making.latent_sets.finish_set",
-     "decm.data.loader.IndexLoader", "decm.networks.autoencoder.Autoencoder", "decm.networks.layers.Block",
-     "decm.experiment.build.build_bench", "decm.generator.decode.build_autoencoder",
-     "decm.runs.folders.open_folder", "decm.training.module.DistillationModule"],
-)  # fmt: skip
+    [
+        "decm.data.arrays.write_arrays",
+        "decm.data.manifest.read_manifest",
+        "decm.data.making.latent_sets.finish_set",
+        "decm.data.loader.IndexLoader",
+        "decm.networks.autoencoder.Autoencoder",
+        "decm.networks.layers.Block",
+        "decm.experiment.build.build_bench",
+        "decm.generator.decode.build_autoencoder",
+        "decm.runs.folders.open_folder",
+        "decm.training.module.DistillationModule",
+    ],
+)
 def test_what_is_no_part_is_called_as_none(name):
     assert [part for part in PARTS if is_part(part, locate(name, "conf"))] == []
 

@@ -61,10 +61,19 @@ def test_the_kernel_compiles_for_three_generations_of_gpus_and_fits_their_shared
 @pytest.mark.parametrize(
     ("head_dim", "expected"),
     [
-        (72, (64, 16)), (64, (64, 0)), (32, (32, 0)), (48, (32, 16)), (80, (64, 16)), (96, (64, 32)), (128, (128, 0)),
-        (40, (32, 16)), (16, (16, 0)), (4, (16, 0)), (112, (64, 64)),
+        (72, (64, 16)),
+        (64, (64, 0)),
+        (32, (32, 0)),
+        (48, (32, 16)),
+        (80, (64, 16)),
+        (96, (64, 32)),
+        (128, (128, 0)),
+        (40, (32, 16)),
+        (16, (16, 0)),
+        (4, (16, 0)),
+        (112, (64, 64)),
     ],
-)  # fmt: skip
+)
 def test_a_head_dimension_is_split_into_powers_of_two_that_hold_it(head_dim, expected):
     from decm.networks.attention_triton import parts
 

@@ -140,7 +140,18 @@ def test_parameters_of_the_perceptron_are_as_many_as_counted_by_hand():
 
 def test_xl_has_the_published_675_million_parameters():
     with torch.device("meta"):
-        teacher = LightningDiT(16, 1, 32, 1152, 28, 16, 4.0, 1000, True, two_times=False)
+        teacher = LightningDiT(
+            16,
+            1,
+            in_channels=32,
+            hidden_size=1152,
+            depth=28,
+            num_heads=16,
+            mlp_ratio=4.0,
+            num_classes=1000,
+            qk_norm=True,
+            two_times=False,
+        )
     assert count(teacher) == pytest.approx(675e6, rel=2e-3)
 
 
@@ -172,7 +183,17 @@ def test_time_features_are_cosines_then_sines_of_falling_frequencies():
 )
 def test_sizes_that_do_not_divide_are_refused(input_size, patch, width, heads):
     with pytest.raises(ValueError, match=f"input_size={input_size} must be a multiple of patch_size={patch}"):
-        LightningDiT(input_size, patch, 2, width, 1, heads, 4.0, CLASSES, True)
+        LightningDiT(
+            input_size,
+            patch,
+            in_channels=2,
+            hidden_size=width,
+            depth=1,
+            num_heads=heads,
+            mlp_ratio=4.0,
+            num_classes=CLASSES,
+            qk_norm=True,
+        )
 
 
 @pytest.mark.parametrize("make", [small_dit, small_mlp, lambda kind: EndEmbedding(8, kind)])

@@ -149,10 +149,13 @@ def test_the_weight_of_scm_is_learned_to_the_inverse_of_the_loss():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: DiscreteConsistency(q=1.0), lambda: DiscreteConsistency(stages=0), lambda: DiscreteConsistency(c=0.0),
-        lambda: AlphaFlow(sharpness=0.0), lambda: AlphaFlow(eta=0.5),
+        lambda: DiscreteConsistency(q=1.0),
+        lambda: DiscreteConsistency(stages=0),
+        lambda: DiscreteConsistency(c=0.0),
+        lambda: AlphaFlow(sharpness=0.0),
+        lambda: AlphaFlow(eta=0.5),
     ],
-)  # fmt: skip
+)
 def test_a_schedule_that_cannot_be_is_an_error(make):
     with pytest.raises(ValueError, match="expected"):
         make()

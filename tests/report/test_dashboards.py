@@ -87,11 +87,16 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, said, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "decm.report.dashboards", *arguments],
         env={
-            **kept, "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "PYTHONPATH": str(ROOT / "src"),
+            **kept,
+            "HOME": str(tmp_path),
+            "NETRC": str(tmp_path / "netrc"),
+            "PYTHONPATH": str(ROOT / "src"),
             "WANDB_MODE": "offline",
         },
-        capture_output=True, text=True, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -93,8 +93,9 @@ def test_changed_settings_stand_beside_the_experiments(tmp_path):
 def test_an_objectives_segments_and_own_numbers_are_told():
     config = changed(method={"consistency": {"weight": 5.0}, "instantaneous": {"weight": 1.0}})
     assert varying_settings([CONFIG, config]) == [
-        ("method", "[consistency]", "[consistency,instantaneous]"), ("method.consistency.weight", "1", "5"),
-    ]  # fmt: skip
+        ("method", "[consistency]", "[consistency,instantaneous]"),
+        ("method.consistency.weight", "1", "5"),
+    ]
     assert "runs" not in flat(CONFIG)
 
 

@@ -10,12 +10,21 @@ from decm.evaluation.titles import TITLES
 from decm.report.table import markdown, show, table_rows
 
 RESULTS = {
-    "experiment": "decm_digits", "seed": 3, "metric": "frechet_distance", "reference": "1497 training images",
-    "num_samples": 2000, "floor": {"value": 0.1234, "heldout": 0.5678}, "samplers": {"1": "jump", "50": "euler"},
-    "teacher": {"1": 9.5, "50": 1.25}, "student": {"1": 1.5, "50": 1.125}, "accuracy": {"1": 0.98, "50": 0.99},
-    "memorized": {"1": 0.05, "50": 0.06}, "seconds": {"teacher": 10.4, "distill": 99.6, "evaluate": 3.0},
-    "teacher_reused": True, "forward_equivalents": 123456.0,
-}  # fmt: skip
+    "experiment": "decm_digits",
+    "seed": 3,
+    "metric": "frechet_distance",
+    "reference": "1497 training images",
+    "num_samples": 2000,
+    "floor": {"value": 0.1234, "heldout": 0.5678},
+    "samplers": {"1": "jump", "50": "euler"},
+    "teacher": {"1": 9.5, "50": 1.25},
+    "student": {"1": 1.5, "50": 1.125},
+    "accuracy": {"1": 0.98, "50": 0.99},
+    "memorized": {"1": 0.05, "50": 0.06},
+    "seconds": {"teacher": 10.4, "distill": 99.6, "evaluate": 3.0},
+    "teacher_reused": True,
+    "forward_equivalents": 123456.0,
+}
 
 
 def without(*keys):
@@ -29,9 +38,12 @@ def test_rows_are_teacher_student_and_figures_at_each_nfe():
     header, rows = table_rows(RESULTS)
     assert header == ["NFE", "1", "50"]
     assert rows == [
-        ["teacher", "9.500", "1.250"], ["student", "1.500", "1.125"], ["sampler", "jump", "euler"],
-        ["accuracy", "0.980", "0.990"], ["memorized", "0.050", "0.060"],
-    ]  # fmt: skip
+        ["teacher", "9.500", "1.250"],
+        ["student", "1.500", "1.125"],
+        ["sampler", "jump", "euler"],
+        ["accuracy", "0.980", "0.990"],
+        ["memorized", "0.050", "0.060"],
+    ]
 
 
 def test_markdown_is_a_table_of_even_width_with_its_title():

@@ -15,9 +15,12 @@ CONFIGS = ["[1]", "plain", "", "a: [1", "a: 2020-13-45", "\xff\x00"]
 RESULTS = ["[1]", '"plain"', "", "{", "\xff", '{"student": [1]}', '{"student": {"1": "low"}}', '{"teacher": {"a": 1}}']
 BROKEN = [*(("config.yaml", text) for text in CONFIGS), *(("results.json", text) for text in RESULTS)]
 THIN = [
-    ("config.yaml", "name: toy\n"), ("config.yaml", "name: toy\nteacher: auto\nmax_steps: many\n"),
-    ("config.yaml", "teacher: {kind: auto}\n"), ("results.json", "{}"), ("results.json", '{"student": null}'),
-]  # fmt: skip
+    ("config.yaml", "name: toy\n"),
+    ("config.yaml", "name: toy\nteacher: auto\nmax_steps: many\n"),
+    ("config.yaml", "teacher: {kind: auto}\n"),
+    ("results.json", "{}"),
+    ("results.json", '{"student": null}'),
+]
 
 
 def damage(path, text):

@@ -46,11 +46,14 @@ def test_tasks_of_slurm_read_it_from_a_file_of_their_launch_alone(monkeypatch, t
 @pytest.mark.parametrize(
     ("facts", "first"),
     [
-        ({"RANK": 8, "LOCAL_RANK": 0}, False), ({"RANK": 0, "LOCAL_RANK": 0}, True), ({"LOCAL_RANK": 1}, False),
-        ({"SLURM_PROCID": 3}, False), ({"SLURM_PROCID": 0, "LOCAL_RANK": 1}, False),
+        ({"RANK": 8, "LOCAL_RANK": 0}, False),
+        ({"RANK": 0, "LOCAL_RANK": 0}, True),
+        ({"LOCAL_RANK": 1}, False),
+        ({"SLURM_PROCID": 3}, False),
+        ({"SLURM_PROCID": 0, "LOCAL_RANK": 1}, False),
         ({"SLURM_PROCID": 8, "LOCAL_RANK": 0}, False),
     ],
-)  # fmt: skip
+)
 def test_the_first_process_is_told_by_its_rank_among_all_nodes(monkeypatch, facts, first):
     put(monkeypatch, **facts)
     assert launch.is_first() is first

@@ -139,9 +139,13 @@ def test_a_disk_that_fills_up_stops_the_run_which_goes_on_when_there_is_room(fin
         (place / "filler").write_bytes(bytes(free - 2 * size - size // 2))
         answer = train(place, "trainer.keep=9")
         assert_one_sentence(
-            answer, f"{name_of(6)} cannot be written: the disk is full", "bytes are free", "are needed",
-            f"The one before it stays: {only(place / 'smoke') / 'checkpoints' / name_of(4)}", "Free some space",
-        )  # fmt: skip
+            answer,
+            f"{name_of(6)} cannot be written: the disk is full",
+            "bytes are free",
+            "are needed",
+            f"The one before it stays: {only(place / 'smoke') / 'checkpoints' / name_of(4)}",
+            "Free some space",
+        )
         (place / "filler").unlink()
         answer = train(place, "trainer.keep=9", "resume=auto")
         assert answer.code == 0, answer.said

@@ -33,9 +33,18 @@ def test_a_run_folder_is_named_by_experiment_and_time(finished):
 
 def test_a_run_folder_holds_what_the_readme_says(finished):
     assert {path.name for path in finished.folder.iterdir() if path.name != ".lock"} == {
-        "config.yaml", "results.json", "table.md", "metrics.csv", "checkpoints", "samples_nfe1.png", "samples_nfe2.png",
-        "comparison.png", "report.html", "command.txt", "data.json",
-    }  # fmt: skip
+        "config.yaml",
+        "results.json",
+        "table.md",
+        "metrics.csv",
+        "checkpoints",
+        "samples_nfe1.png",
+        "samples_nfe2.png",
+        "comparison.png",
+        "report.html",
+        "command.txt",
+        "data.json",
+    }
     folder = finished.folder / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"last.ckpt", "step_00000004.ckpt", "step_00000006.ckpt"}
     assert os.readlink(folder / "last.ckpt") == "step_00000006.ckpt"
@@ -44,9 +53,21 @@ def test_a_run_folder_holds_what_the_readme_says(finished):
 def test_results_have_the_promised_shape(finished):
     r = results(finished.folder)
     assert set(r) >= {
-        "experiment", "seed", "metric", "reference", "num_samples", "floor", "samplers", "teacher", "student",
-        "accuracy", "seconds", "teacher_reused", "forward_equivalents", "code_version",
-    }  # fmt: skip
+        "experiment",
+        "seed",
+        "metric",
+        "reference",
+        "num_samples",
+        "floor",
+        "samplers",
+        "teacher",
+        "student",
+        "accuracy",
+        "seconds",
+        "teacher_reused",
+        "forward_equivalents",
+        "code_version",
+    }
     for key in ("samplers", "teacher", "student", "accuracy"):
         assert list(r[key]) == NFES
     assert (r["experiment"], r["seed"], r["metric"], r["num_samples"]) == ("smoke", 0, "frechet_distance", 60)

@@ -83,7 +83,10 @@ def law_gaps(trajectory, flow, progress=1.0):
     t = random_times(64, 0.02, 0.98)
     start, end = trajectory.ends(t, torch.arange(64), 0, 0)
     x = EXACT.flow_map(random_states(64, (2, 1, 1)), torch.zeros_like(start), start)
-    segment, field = Segment(x, start, end, no_labels(64), progress, None, flow, flow), unguided(EXACT)
+    segment, field = (
+        Segment(x=x, start=start, end=end, y=no_labels(64), progress=progress, v=None, student=flow, average=flow),
+        unguided(EXACT),
+    )
     rows = trajectory.objective.ask(segment, field)
     F, dF = flow(rows.x, rows.t, rows.s), None
     if rows.tangents is not None:
@@ -144,9 +147,11 @@ def test_a_discrete_law_meets_the_exact_flow_at_its_order(method):
 
 def test_every_discrete_law_is_tried_for_its_order():
     discrete = {
-        name for name in METHODS for node in composed("experiment=decm_digits", f"method={name}").method.values()
+        name
+        for name in METHODS
+        for node in composed("experiment=decm_digits", f"method={name}").method.values()
         if hasattr(instantiate(node).objective, "order")
-    }  # fmt: skip
+    }
     assert discrete == {"ect", "alpha_flow"}
 
 

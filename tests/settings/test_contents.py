@@ -66,10 +66,15 @@ def test_data_that_are_normalized_otherwise_are_other_data(tmp_path):
 @pytest.mark.parametrize(
     "setting",
     [
-        "warm_start", "teacher.path", "evaluation.bench.reference", "evaluation.bench.weights",
-        "evaluation.bench.autoencoder.path", "evaluation.bench.dinov2.reference", "evaluation.bench.dinov2.weights",
+        "warm_start",
+        "teacher.path",
+        "evaluation.bench.reference",
+        "evaluation.bench.weights",
+        "evaluation.bench.autoencoder.path",
+        "evaluation.bench.dinov2.reference",
+        "evaluation.bench.dinov2.weights",
     ],
-)  # fmt: skip
+)
 def test_weights_and_statistics_are_known_by_their_bytes(setting, tmp_path):
     for name, content in (("one", b"a"), ("copy", b"a"), ("two", b"b")):
         (tmp_path / name).write_bytes(content)

@@ -36,12 +36,24 @@ def test_seeds_are_whole_numbers_of_63_bits(composed, setting):
 @pytest.mark.parametrize(
     ("setting", "least"),
     [
-        ("max_steps", 1), ("batch_size", 1), ("accumulate", 1), ("evaluation.num_samples", 1), ("trainer.keep", 0),
-        ("evaluation.batch_size", 1), ("network.depth", 1), ("network.hidden_size", 1), ("data.heldout", 0),
-        ("evaluation.every", 0), ("evaluation.preview_every", 0), ("evaluation.every_num_samples", 0),
-        ("trainer.num_nodes", 1), ("guard.patience", 1), ("snapshots.every", 0), ("method.noise_to_noisy.every", 0),
+        ("max_steps", 1),
+        ("batch_size", 1),
+        ("accumulate", 1),
+        ("evaluation.num_samples", 1),
+        ("trainer.keep", 0),
+        ("evaluation.batch_size", 1),
+        ("network.depth", 1),
+        ("network.hidden_size", 1),
+        ("data.heldout", 0),
+        ("evaluation.every", 0),
+        ("evaluation.preview_every", 0),
+        ("evaluation.every_num_samples", 0),
+        ("trainer.num_nodes", 1),
+        ("guard.patience", 1),
+        ("snapshots.every", 0),
+        ("method.noise_to_noisy.every", 0),
     ],
-)  # fmt: skip
+)
 def test_counts_have_their_least_and_most(composed, setting, least):
     for value in (least, 2**31 - 1):
         check_limits(OmegaConf.merge(composed, OmegaConf.from_dotlist([f"{setting}={value}"])))
@@ -53,12 +65,20 @@ def test_counts_have_their_least_and_most(composed, setting, least):
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ("sample", ["seed=-1"]), ("sample", [f"seed={HUGE}"]), ("sample", ["rows=0"]),
-        ("evaluate", [f"num_samples={HUGE}"]), ("evaluate", ["seed=-2"]), ("data", ["size=-8"]),
-        ("data", [f"seed={HUGE}"]), ("reference", ["batch_size=-1"]), ("reference", ["keep=-1"]),
-        ("latents", ["num=-1"]), ("latents", ["shape=[0,4,4]"]), ("latents", [f"seed={HUGE}"]),
+        ("sample", ["seed=-1"]),
+        ("sample", [f"seed={HUGE}"]),
+        ("sample", ["rows=0"]),
+        ("evaluate", [f"num_samples={HUGE}"]),
+        ("evaluate", ["seed=-2"]),
+        ("data", ["size=-8"]),
+        ("data", [f"seed={HUGE}"]),
+        ("reference", ["batch_size=-1"]),
+        ("reference", ["keep=-1"]),
+        ("latents", ["num=-1"]),
+        ("latents", ["shape=[0,4,4]"]),
+        ("latents", [f"seed={HUGE}"]),
     ],
-)  # fmt: skip
+)
 def test_other_verbs_refuse_such_numbers_too(verb, words):
     check_limits(compose(verb))
     with pytest.raises(ValueError, match=rf"^{words[-1].split('=')[0]}=[-\d]+; expected"):

@@ -101,10 +101,11 @@ def test_folders_of_flags_are_made_absolute_and_stay_beside_their_flag(tmp_path,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-cn", "mine"], "--config-dir"), (["--config-name=mine"], "--config-dir"),
+        (["-cn", "mine"], "--config-dir"),
+        (["--config-name=mine"], "--config-dir"),
         (["--experimental-rerun", "config.pickle"], "pickle"),
     ],
-)  # fmt: skip
+)
 def test_flags_that_cannot_hold_for_jobs_or_read_pickles_are_refused_by_name(tmp_path, words, said):
     answer = decm("train", *words, f"runs={tmp_path}")
     assert answer.code == 2

@@ -62,9 +62,17 @@ def test_a_text_in_quotes_is_read_as_it_is(text):
 
 @pytest.mark.parametrize(
     ("text", "labels"),
-    [("[0,2]", [0, 2]), ("[cat,zoë,1]", ["cat", "zoë", 1]), ("[chat d'eau]", ["chat d'eau"]), ('["1",犬]', ["1", "犬"]),
-     ("3", [3]), ("犬", ["犬"]), ("[1.5]", [1.5]), ("['a,b',c]", ["a,b", "c"])],
-)  # fmt: skip
+    [
+        ("[0,2]", [0, 2]),
+        ("[cat,zoë,1]", ["cat", "zoë", 1]),
+        ("[chat d'eau]", ["chat d'eau"]),
+        ('["1",犬]', ["1", "犬"]),
+        ("3", [3]),
+        ("犬", ["犬"]),
+        ("[1.5]", [1.5]),
+        ("['a,b',c]", ["a,b", "c"]),
+    ],
+)
 def test_names_of_classes_are_taken_in_any_letters(text, labels):
     (word,) = quote_paths("sample", [f"labels={text}"])
     assert arrived(word) == labels
@@ -73,9 +81,13 @@ def test_names_of_classes_are_taken_in_any_letters(text, labels):
 
 @pytest.mark.parametrize(
     ("verb", "key"),
-    [("train", "data.path"), ("train", "evaluation.bench.dinov2.weights"), ("reference", "data.path"),
-     ("evaluate", "data.path")],
-)  # fmt: skip
+    [
+        ("train", "data.path"),
+        ("train", "evaluation.bench.dinov2.weights"),
+        ("reference", "data.path"),
+        ("evaluate", "data.path"),
+    ],
+)
 def test_paths_of_constructors_arrive_as_typed_by_every_verb(verb, key):
     (word,) = quote_paths(verb, [f"{key}={ODD}"])
     assert arrived(word) == ODD
@@ -92,8 +104,11 @@ def test_what_has_a_meaning_to_hydra_keeps_it():
 @pytest.mark.parametrize("how", ["-m", "--multirun", "sweep=n2n", "hydra.mode=MULTIRUN"])
 def test_in_a_sweep_commas_separate_paths_unless_they_are_in_quotes(how):
     swept = {
-        "a,b": ["a", "b"], "a=1, it's ,c": ["a=1", "it's", "c"], "'a,b',c d": ["a,b", "c d"], "choice(a,b)": ["a", "b"],
-    }  # fmt: skip
+        "a,b": ["a", "b"],
+        "a=1, it's ,c": ["a=1", "it's", "c"],
+        "'a,b',c d": ["a,b", "c d"],
+        "choice(a,b)": ["a", "b"],
+    }
     for typed, values in swept.items():
         word = quote_paths("train", [how, f"data.path={typed}"])[1]
         (override,) = OverridesParser.create().parse_overrides([word])

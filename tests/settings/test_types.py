@@ -50,11 +50,22 @@ def test_every_number_switch_and_list_knows_its_type(experiment):
 @pytest.mark.parametrize(
     "key",
     [
-        "max_steps", "fused", "optimizer.lr", "optimizer.betas", "schedule.warmup", "data.size", "network.depth",
-        "ema.decay", "evaluation.nfe", "evaluation.bench.map_seed", "method.consistency.weight", "trainer.threads",
-        "method.noise_to_noisy.objective.end", "teacher.guidance.scale",
+        "max_steps",
+        "fused",
+        "optimizer.lr",
+        "optimizer.betas",
+        "schedule.warmup",
+        "data.size",
+        "network.depth",
+        "ema.decay",
+        "evaluation.nfe",
+        "evaluation.bench.map_seed",
+        "method.consistency.weight",
+        "trainer.threads",
+        "method.noise_to_noisy.objective.end",
+        "teacher.guidance.scale",
     ],
-)  # fmt: skip
+)
 def test_a_wrong_type_fails_by_the_name_of_its_key(key):
     with pytest.raises(ValidationError, match=re.escape(f"full_key: {key}")):
         OmegaConf.update(copy.deepcopy(composed("experiment=decm_2d")), key, "abc")
@@ -74,11 +85,23 @@ def test_a_wrong_type_and_an_unknown_key_fail_at_composition_in_a_sentence():
 @pytest.mark.parametrize(
     "key",
     [
-        "foo", "network.foo", "data.foo", "optimizer.foo", "schedule.foo", "ema.foo", "trainer.foo", "logger.foo",
-        "evaluation.foo", "evaluation.bench.foo", "teacher.foo", "teacher.guidance.foo", "method.consistency.foo",
-        "method.consistency.objective.foo", "method.foo",
+        "foo",
+        "network.foo",
+        "data.foo",
+        "optimizer.foo",
+        "schedule.foo",
+        "ema.foo",
+        "trainer.foo",
+        "logger.foo",
+        "evaluation.foo",
+        "evaluation.bench.foo",
+        "teacher.foo",
+        "teacher.guidance.foo",
+        "method.consistency.foo",
+        "method.consistency.objective.foo",
+        "method.foo",
     ],
-)  # fmt: skip
+)
 def test_an_unknown_key_fails_by_its_name(key):
     with pytest.raises(OmegaConfBaseException, match=f"'{key.rpartition('.')[2]}'"):
         OmegaConf.update(copy.deepcopy(composed("experiment=decm_2d")), key, 1)

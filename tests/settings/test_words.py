@@ -12,11 +12,16 @@ from decm.runs.exits import stopped
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        (["train", ""], "''"), (["train", "experiment=smoke", ""], "''"), (["clean", "C"], "'C'"),
-        (["export", "S"], "'S'"), (["train", "-m", "smoke"], "'smoke'"), (["train", "+eps"], "'+eps'"),
-        (["latents", "check", "here"], "'here'"), (["report", "A", "B"], "'B'"),
+        (["train", ""], "''"),
+        (["train", "experiment=smoke", ""], "''"),
+        (["clean", "C"], "'C'"),
+        (["export", "S"], "'S'"),
+        (["train", "-m", "smoke"], "'smoke'"),
+        (["train", "+eps"], "'+eps'"),
+        (["latents", "check", "here"], "'here'"),
+        (["report", "A", "B"], "'B'"),
     ],
-)  # fmt: skip
+)
 def test_a_word_that_is_no_setting_is_told_in_one_sentence(words, found):
     answer = decm(*words)
     assert answer.code == 2, answer.said

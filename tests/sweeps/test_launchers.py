@@ -140,11 +140,12 @@ def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(ru
 @pytest.mark.parametrize(
     ("number", "send", "words"),
     [
-        (signal.SIGINT, os.killpg, ["launcher=joblib"]), (signal.SIGINT, os.killpg, ["launcher=slurm_local"]),
+        (signal.SIGINT, os.killpg, ["launcher=joblib"]),
+        (signal.SIGINT, os.killpg, ["launcher=slurm_local"]),
         (signal.SIGTERM, os.kill, ["launcher=joblib", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4"]),
     ],
     ids=["joblib, Ctrl-C", "submitit, Ctrl-C", "study, SIGTERM"],
-)  # fmt: skip
+)
 def test_a_sweep_that_is_stopped_saves_each_job_and_ends_as_a_run_does(runs, started, number, send, words):
     """Ctrl-C in a terminal is a signal to all processes of the group."""
     sweep = runs / "sweep"
@@ -189,15 +190,25 @@ def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(
     """With what stands for SLURM here; submitit, its files and its signal are the real ones."""
     sweep = runs / "sweep"
     process = started(
-        "-m", "seed=0,1", *LONG, *TWO, *OFFLINE, "launcher=slurm", "trainer.devices=2",
-        f"hydra.sweep.dir={sweep}", "hydra.launcher.gpus_per_node=null", "hydra.launcher.partition=long",
-        "hydra.launcher.account=me", "hydra.launcher.timeout_min=600",
-    )  # fmt: skip
+        "-m",
+        "seed=0,1",
+        *LONG,
+        *TWO,
+        *OFFLINE,
+        "launcher=slurm",
+        "trainer.devices=2",
+        f"hydra.sweep.dir={sweep}",
+        "hydra.launcher.gpus_per_node=null",
+        "hydra.launcher.partition=long",
+        "hydra.launcher.account=me",
+        "hydra.launcher.timeout_min=600",
+    )
     wait_for(far(sweep / "0"), PATIENCE)
     tasks = {
-        pid: facts for pid, facts in processes(["submitit.core._submit", sweep]).items()
+        pid: facts
+        for pid, facts in processes(["submitit.core._submit", sweep]).items()
         if facts.get("SLURM_ARRAY_TASK_ID") == "0" and "SLURM_PROCID" in facts
-    }  # fmt: skip
+    }
     assert {facts["SLURM_PROCID"] for facts in tasks.values()} == {"0", "1"}
     for pid in tasks:
         os.kill(pid, signal.SIGUSR2)

@@ -17,8 +17,11 @@ from decm.sweeps import submitit_jobs as sweep_submitit
 from decm.sweeps.table import report
 
 GUIDANCE = [
-    "sweep=guidance", "teacher.guidance.scale=1.0,9.0", "teacher.guidance.eta_rms=null,0.5", "evaluation.nfe=[1,4]",
-]  # fmt: skip
+    "sweep=guidance",
+    "teacher.guidance.scale=1.0,9.0",
+    "teacher.guidance.eta_rms=null,0.5",
+    "evaluation.nfe=[1,4]",
+]
 
 pytestmark = pytest.mark.slow
 

@@ -46,11 +46,13 @@ def test_two_settings_that_matter_alike_share_it():
 @pytest.mark.parametrize(
     "trials",
     [
-        made_up(lambda *point: 1.0), made_up(lambda lr, seed, kind: lr)[:3],
-        [({"seed": str(k)}, float(k)) for k in range(9)], [],
+        made_up(lambda *point: 1.0),
+        made_up(lambda lr, seed, kind: lr)[:3],
+        [({"seed": str(k)}, float(k)) for k in range(9)],
+        [],
     ],
     ids=["equal figures", "three jobs", "one setting", "none"],
-)  # fmt: skip
+)
 def test_where_nothing_can_be_said_nothing_is(trials):
     assert importances(trials) == {}
 

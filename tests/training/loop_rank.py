@@ -78,17 +78,29 @@ def loop(folder, **options):
     count_calls(module.teacher, teacher_calls)
     evaluator = Evaluator(judge, (2, 1, 1), CLASSES, seed=3, batch_size=BATCH)
     callbacks = [
-        *all_segments(), EMA(),
-        Previews(1, NFES, evaluator, painter, folder / "previews", SEGMENTS, FlowMap(module.teacher)),
+        *all_segments(),
+        EMA(),
+        Previews(
+            1,
+            NFES,
+            evaluator=evaluator,
+            painter=painter,
+            folder=folder / "previews",
+            trained_on=SEGMENTS,
+            teacher=FlowMap(module.teacher),
+        ),
         Evaluate(1, NFES, NUM, evaluator, None, SEGMENTS),
-    ]  # fmt: skip
+    ]
     logger = Watched(folder)
     fit(module, callbacks, 2, logger=logger, default_root_dir=folder, **options)
     figures = {step: {k: v for k, v in row.items() if k.startswith("fd/")} for step, row in logger.seen.items()}
     return {
-        "painted": painter.painted, "figures": figures, "asked": judge.asked, "calls": calls,
+        "painted": painter.painted,
+        "figures": figures,
+        "asked": judge.asked,
+        "calls": calls,
         "teacher_calls": teacher_calls,
-    }  # fmt: skip
+    }
 
 
 def sharded(folder, network):

@@ -14,9 +14,12 @@ def free_port():
 def run_ranks(script, folder, world, *arguments, seconds=300):
     """`python script folder *arguments` as `world` ranks; fails with what they said unless all end well."""
     facts = {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world), "NODE_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(world),
+        "NODE_RANK": "0",
         "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
+    }
     processes = [script_beside(script, folder, *arguments, LOCAL_RANK=str(rank), **facts) for rank in range(world)]
     try:
         answers = [process.answer(seconds) for process in processes]

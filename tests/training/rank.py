@@ -39,7 +39,18 @@ class OwnNoise(DistillationModule):
 
 def latent_set(folder):
     """As many latents as the tiny set has points, with mirrored copies: epochs end within a batch and a record."""
-    plan = Plan("latents", POINTS, SHAPE, "float32", CLASSES, True, "tests", {}, 3, 2)
+    plan = Plan(
+        name="latents",
+        samples=POINTS,
+        shape=SHAPE,
+        dtype="float32",
+        num_classes=CLASSES,
+        flip=True,
+        origin="tests",
+        extra={},
+        record_size=3,
+        shard_records=2,
+    )
     write_set(folder / SET, plan, SyntheticLatents(SHAPE, CLASSES, "float32", True, 0), 0, 1, lambda samples: None)
     finish_set(folder / SET, plan)
 
@@ -76,10 +87,15 @@ def train(kind="ours", folder=None, until=STEPS, **options):
     module, recorder = module_of(kind), Losses()
     saving = [saved_at(folder, HALF)] if until == HALF else []
     fit(
-        module, [*all_segments(every=2), EMA(), recorder, *saving], until,
-        LatentDataset(folder / SET, flip=True) if kind == "latents" else None, gradient_clip_val=1.0,
-        ckpt_path=folder / CHECKPOINT if kind == "resumed" else None, enable_checkpointing=bool(saving), **options,
-    )  # fmt: skip
+        module,
+        [*all_segments(every=2), EMA(), recorder, *saving],
+        until,
+        LatentDataset(folder / SET, flip=True) if kind == "latents" else None,
+        gradient_clip_val=1.0,
+        ckpt_path=folder / CHECKPOINT if kind == "resumed" else None,
+        enable_checkpointing=bool(saving),
+        **options,
+    )
     seen = {
         int(i): torch.cat([batch.x[k].flatten(), batch.z[k].flatten(), batch.t[k : k + 1], batch.y[k : k + 1]])
         for batch in recorder.batches
@@ -87,9 +103,12 @@ def train(kind="ours", folder=None, until=STEPS, **options):
     }
     steps = list(zip(recorder.steps, recorder.index, strict=True))
     return {
-        "student": weights(module), "ema": weights(module, "ema"), "seen": seen, "steps": steps,
+        "student": weights(module),
+        "ema": weights(module, "ema"),
+        "seen": seen,
+        "steps": steps,
         "losses": recorder.losses,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

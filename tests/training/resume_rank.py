@@ -49,15 +49,25 @@ def train(folder, steps, micro, rank=0, world=1, port=0):
     module, average = tiny_module(label_drop=0.2, schedule=falling), EMASnapshots(folder / "snapshots", 7)
     saving = Checkpoints(folder / "checkpoints", 1)
     trainer = fit(
-        module, [*all_segments(every=2), EMA(), average, Log(folder / f"log_{rank}.jsonl"), saving], steps,
-        ckpt_path=newest_valid(folder / "checkpoints"), enable_checkpointing=True, plugins=[CheckpointFiles()],
-        accumulate_grad_batches=micro, devices=world, strategy="ddp" if world > 1 else "auto", gradient_clip_val=1.0,
+        module,
+        [*all_segments(every=2), EMA(), average, Log(folder / f"log_{rank}.jsonl"), saving],
+        steps,
+        ckpt_path=newest_valid(folder / "checkpoints"),
+        enable_checkpointing=True,
+        plugins=[CheckpointFiles()],
+        accumulate_grad_batches=micro,
+        devices=world,
+        strategy="ddp" if world > 1 else "auto",
+        gradient_clip_val=1.0,
         log_every_n_steps=1,
-    )  # fmt: skip
+    )
     (schedule,) = trainer.lr_scheduler_configs
     left = {
-        "student": weights(module), "ema": weights(module, "ema"), "averages": average.averages,
-        "optimizer": trainer.optimizers[0].state_dict(), "schedule": schedule.scheduler.state_dict(),
+        "student": weights(module),
+        "ema": weights(module, "ema"),
+        "averages": average.averages,
+        "optimizer": trainer.optimizers[0].state_dict(),
+        "schedule": schedule.scheduler.state_dict(),
         "step": trainer.global_step,
-    }  # fmt: skip
+    }
     torch.save(left, folder / f"end_{rank}.pt")

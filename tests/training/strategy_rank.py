@@ -21,22 +21,31 @@ from tiny import all_segments, fit, recipe, saved_at, teacher_of, tiny_set
 STEPS, SHAPE = 4, (2, 8, 8)
 HALF, LONGER = {"dtype": torch.bfloat16}, STEPS + 2
 CASES = {  # strategy, and what else is asked for
-    "one": {}, "one_split": {"jvp": "split"}, "one_longer": {"steps": LONGER},
-    "one_bf16": {"strategy": "fsdp", "sharding": HALF}, "one_autocast": {"precision": "bf16-mixed"},
+    "one": {},
+    "one_split": {"jvp": "split"},
+    "one_longer": {"steps": LONGER},
+    "one_bf16": {"strategy": "fsdp", "sharding": HALF},
+    "one_autocast": {"precision": "bf16-mixed"},
     "one_autocast_split": {"precision": "bf16-mixed", "jvp": "split", "checkpointed": True},
-    "ddp": {"strategy": "ddp"}, "ddp_checkpointed": {"strategy": "ddp", "jvp": "split", "checkpointed": True},
+    "ddp": {"strategy": "ddp"},
+    "ddp_checkpointed": {"strategy": "ddp", "jvp": "split", "checkpointed": True},
     "ddp_autocast": {"strategy": "ddp", "precision": "bf16-mixed"},
-    "ddp_compiled": {"strategy": "ddp", "compiled": True}, "ddp_unsynchronized": {"strategy": "ddp"},
-    "fsdp": {"strategy": "fsdp"}, "fsdp_reshard": {"strategy": "fsdp", "sharding": {"reshard": True}},
+    "ddp_compiled": {"strategy": "ddp", "compiled": True},
+    "ddp_unsynchronized": {"strategy": "ddp"},
+    "fsdp": {"strategy": "fsdp"},
+    "fsdp_reshard": {"strategy": "fsdp", "sharding": {"reshard": True}},
     "fsdp_checkpointed": {"strategy": "fsdp", "jvp": "split", "checkpointed": True},
     "fsdp_compiled": {"strategy": "fsdp", "compiled": True},
     "fsdp_bf16": {"strategy": "fsdp", "sharding": HALF},
     "fsdp_bf16_all": {
-        "strategy": "fsdp", "sharding": {**HALF, "reshard": True}, "compiled": True, "checkpointed": True,
+        "strategy": "fsdp",
+        "sharding": {**HALF, "reshard": True},
+        "compiled": True,
+        "checkpointed": True,
         "jvp": "split",
     },
     "fsdp_resumed": {"strategy": "fsdp", "steps": LONGER, "resume": f"fsdp/step={STEPS}.ckpt"},
-}  # fmt: skip
+}
 
 
 def adamw(parameters):
@@ -90,11 +99,17 @@ def train(folder, case, devices=1):
     module, watch, sharded = kind(student, teacher_of(net), made, sharding), Watch(), asked["strategy"] == "fsdp"
     saving = [saved_at(folder / case, STEPS)] if sharded else []
     fit(
-        module, [*all_segments(every=2), EMA(), SelfCheck(), watch, *saving],
-        asked.get("steps", STEPS), tiny_set(SHAPE, classes=CLASSES), gradient_clip_val=1.0, devices=devices,
-        ckpt_path=folder / asked["resume"] if "resume" in asked else None, enable_checkpointing=sharded,
-        strategy=ShardedStrategy() if sharded else asked["strategy"], precision=asked.get("precision", "32-true"),
-    )  # fmt: skip
+        module,
+        [*all_segments(every=2), EMA(), SelfCheck(), watch, *saving],
+        asked.get("steps", STEPS),
+        tiny_set(SHAPE, classes=CLASSES),
+        gradient_clip_val=1.0,
+        devices=devices,
+        ckpt_path=folder / asked["resume"] if "resume" in asked else None,
+        enable_checkpointing=sharded,
+        strategy=ShardedStrategy() if sharded else asked["strategy"],
+        precision=asked.get("precision", "32-true"),
+    )
     return {"losses": watch.losses, "equivalents": module.forward_equivalents, **watch.seen}
 
 

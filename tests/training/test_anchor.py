@@ -9,7 +9,7 @@ from tiny import (
     anchor,
     tiny_module,
     tiny_set,
-)  # fmt: skip
+)
 
 INDEX = range(GLOBAL_BATCH)
 

@@ -44,8 +44,10 @@ def test_a_resumed_run_goes_on_in_the_same_file(tmp_path):
     logged(tmp_path, (0, {"loss/a": 1.0}), (1, {"loss/a": 0.5}))
     logged(tmp_path, (2, {"loss/a": 0.25, "fd/1": 3.0}))
     assert [(line["step"], line["loss/a"], line["fd/1"]) for line in lines(tmp_path)] == [
-        ("0", "1.0", ""), ("1", "0.5", ""), ("2", "0.25", "3.0"),
-    ]  # fmt: skip
+        ("0", "1.0", ""),
+        ("1", "0.5", ""),
+        ("2", "0.25", "3.0"),
+    ]
 
 
 def test_lines_beyond_the_checkpoint_are_forgotten(tmp_path):
@@ -74,7 +76,17 @@ def test_the_file_is_no_older_than_a_checkpoint(tmp_path):
     logger.log_metrics({"fd/1": 7.0}, 2)
     assert not (tmp_path / "metrics.csv").exists()
     extra = {"kind": "latents", "shards": [1]}
-    manifest = Manifest("tiny", (1, 2, 2), 0, (0.5,), (0.25,), {"train": 1}, "hash", "here", extra)
+    manifest = Manifest(
+        name="tiny",
+        shape=(1, 2, 2),
+        num_classes=0,
+        mean=(0.5,),
+        std=(0.25,),
+        split={"train": 1},
+        content_hash="hash",
+        origin="here",
+        extra=extra,
+    )
     ConfigInCheckpoint({"seed": 0}, {"path": "a", "sha256": "0"}, manifest).on_save_checkpoint(
         SimpleNamespace(loggers=[logger]), None, checkpoint
     )

@@ -13,7 +13,7 @@ from decm.training.callbacks.method.ema_snapshots import (
     inner_product,
     reconstruct,
     shares,
-)  # fmt: skip
+)
 from tiny import all_segments, fit, largest_gap, saved_at, tiny_module, weights
 
 WIDTHS, STEPS, EVERY = (0.05, 0.1), 2000, 100
@@ -100,9 +100,7 @@ def test_a_run_leaves_snapshots_and_goes_on_with_them_after_a_resume(tmp_path, d
     assert gap < (2e-3 if dtype == "float16" else 1e-5)
 
 
-@pytest.mark.parametrize(
-    "bad", [{"every": 0}, {"sigma_rels": [0.1]}, {"sigma_rels": [0.1, 0.3]}, {"dtype": "int8"}]
-)  # fmt: skip
+@pytest.mark.parametrize("bad", [{"every": 0}, {"sigma_rels": [0.1]}, {"sigma_rels": [0.1, 0.3]}, {"dtype": "int8"}])
 def test_bad_settings_are_errors(tmp_path, bad):
     with pytest.raises(ValueError, match="snapshots"):
         EMASnapshots(tmp_path, **{"every": 2, **bad})

@@ -25,7 +25,7 @@ from tiny import (
     tiny_set,
     weights,
     without_trainer,
-)  # fmt: skip
+)
 
 INDEX = range(GLOBAL_BATCH)
 

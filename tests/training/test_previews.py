@@ -44,7 +44,15 @@ def evaluator():
 
 def previews(folder, every=2, teacher=None):
     painter = Painter()
-    return painter, Previews(every, NFES, evaluator(), painter, folder / "previews", SEGMENTS, teacher)
+    return painter, Previews(
+        every,
+        NFES,
+        evaluator=evaluator(),
+        painter=painter,
+        folder=folder / "previews",
+        trained_on=SEGMENTS,
+        teacher=teacher,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +64,14 @@ def run(tmp_path_factory):
     evaluate = Evaluate(2, NFES, 10, evaluator(), None, SEGMENTS)
     callbacks = [*all_segments(), EMA(), Speed(GLOBAL_BATCH), callback, evaluate, PlainProgress("tiny")]
     fit(
-        module, callbacks, 5, logger=MetricsCSV(folder), log_every_n_steps=1, accumulate_grad_batches=2,
+        module,
+        callbacks,
+        5,
+        logger=MetricsCSV(folder),
+        log_every_n_steps=1,
+        accumulate_grad_batches=2,
         default_root_dir=folder,
-    )  # fmt: skip
+    )
     return module, painter, folder
 
 

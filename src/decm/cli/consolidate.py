@@ -23,9 +23,12 @@ def task(cfg: DictConfig) -> None:
     checkpoint = read_checkpoint(cfg.checkpoint)
     weights = {key: value.contiguous() for key, value in weights_of(checkpoint, PREFIXES[cfg.weights]).items()}
     facts = {
-        "decm_config": json.dumps(checkpoint["decm_config"]), "global_step": str(checkpoint["global_step"]),
-        "weights": cfg.weights, "code_version": code_version(), "manifest": json.dumps(checkpoint["manifest"]),
-    }  # fmt: skip
+        "decm_config": json.dumps(checkpoint["decm_config"]),
+        "global_step": str(checkpoint["global_step"]),
+        "weights": cfg.weights,
+        "code_version": code_version(),
+        "manifest": json.dumps(checkpoint["manifest"]),
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, lambda part: save_file(weights, part, facts))
     count = sum(value.numel() for value in weights.values())

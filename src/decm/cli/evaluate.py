@@ -141,7 +141,11 @@ def build_stored(run: DictConfig, bench: Bench, dataset: Dataset, model: Model, 
     plain: Evaluator = build_evaluator(run, bench, dataset, str(next(model.network.parameters()).device))
     facts = os.stat(model.checkpoint)
     identity = {
-        "checkpoint": model.checkpoint.name, "step": model.step, "size": facts.st_size, "time": facts.st_mtime_ns,
-        "ema_sigma_rel": cfg.ema_sigma_rel, "network": OmegaConf.to_container(run.network, resolve=True),
-    }  # fmt: skip
+        "checkpoint": model.checkpoint.name,
+        "step": model.step,
+        "size": facts.st_size,
+        "time": facts.st_mtime_ns,
+        "ema_sigma_rel": cfg.ema_sigma_rel,
+        "network": OmegaConf.to_container(run.network, resolve=True),
+    }
     return stored(plain, model.run_folder, identity)

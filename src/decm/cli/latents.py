@@ -12,7 +12,8 @@ from decm.data.image_files import find_images, listing_hash
 from decm.data.index import DTYPES, index_path, read_index
 from decm.data.latents import latents_manifest
 from decm.data.making.class_names import names_from
-from decm.data.making.latent_sets import Plan, Source, check_set, describe, finish_set, write_set
+from decm.data.making.latent_check import check_set
+from decm.data.making.latent_sets import Plan, Source, describe, finish_set, write_set
 from decm.data.making.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
 from decm.data.manifest import Manifest
 from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
@@ -22,12 +23,26 @@ from decm.evaluation.progress import progress
 
 WRITING = ("out", "num_classes", "class_names", "record_size", "shard_records", "seed")
 USES = {
-    "encode": {*WRITING, "source", "weights", "kind", "autoencoder", "image_size", "exif_orientation", "on_corrupt",
-               "latent", "dtype", "flip", "batch_size", "workers", "device"},
+    "encode": {
+        *WRITING,
+        "source",
+        "weights",
+        "kind",
+        "autoencoder",
+        "image_size",
+        "exif_orientation",
+        "on_corrupt",
+        "latent",
+        "dtype",
+        "flip",
+        "batch_size",
+        "workers",
+        "device",
+    },
     "import": {*WRITING, "source"},
     "check": {"path"},
     "synth": {*WRITING, "num", "shape", "dtype", "flip"},
-}  # fmt: skip
+}
 NEEDS = {"encode": ("source", "out", "weights"), "import": ("source", "out"), "check": ("path",), "synth": ("out",)}
 
 
@@ -70,23 +85,40 @@ def encode(cfg: DictConfig) -> None:
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
     autoencoder, facts = build_autoencoder(cfg.kind, overrides, cfg.weights)  # type: ignore[arg-type]
     source = EncodedImages(
-        images, autoencoder, cfg.image_size, cfg.exif_orientation, cfg.latent, cfg.dtype, cfg.flip, cfg.seed,
-        cfg.batch_size, cfg.workers,
-    )  # fmt: skip
+        images=images,
+        autoencoder=autoencoder,
+        side=cfg.image_size,
+        exif_orientation=cfg.exif_orientation,
+        latent=cfg.latent,
+        dtype=cfg.dtype,
+        flip=cfg.flip,
+        seed=cfg.seed,
+        batch_size=cfg.batch_size,
+        workers=cfg.workers,
+    )
     images, note = intact(images, source.load, cfg.on_corrupt, cfg.workers)
     if note and first:
         print(note, flush=True)
     source = replace(source, images=images)
     autoencoder.to(pick_device(cfg.device))
     extra = {
-        "autoencoder": facts, "latent": f"posterior {cfg.latent}", "image_size": cfg.image_size,
-        "crop": "center, as ADM", "exif_orientation": cfg.exif_orientation,
+        "autoencoder": facts,
+        "latent": f"posterior {cfg.latent}",
+        "image_size": cfg.image_size,
+        "crop": "center, as ADM",
+        "exif_orientation": cfg.exif_orientation,
         "source_hash": listing_hash(images, cfg.source),
-    }  # fmt: skip
+    }
     plan = _plan(
-        cfg, np.array([image.label for image in images]), source.shape, cfg.dtype, cfg.flip,
-        f"images of {Path(cfg.source).name}, encoded", extra, names_from(cfg.class_names, cfg.source),
-    )  # fmt: skip
+        cfg,
+        np.array([image.label for image in images]),
+        shape=source.shape,
+        dtype=cfg.dtype,
+        flip=cfg.flip,
+        origin=f"images of {Path(cfg.source).name}, encoded",
+        extra=extra,
+        names=names_from(cfg.class_names, cfg.source),
+    )
     _write(Path(cfg.out), plan, source)
 
 
@@ -96,12 +128,19 @@ def import_(cfg: DictConfig) -> None:
         return _adopt(cfg)
     source = LightningDiTLatents(cfg.source)
     extra = {
-        "latent": "as imported", "source_files": {path.name: path.stat().st_size for path in source.paths},
-    }  # fmt: skip
+        "latent": "as imported",
+        "source_files": {path.name: path.stat().st_size for path in source.paths},
+    }
     plan = _plan(
-        cfg, source.labels, source.shape, source.dtype, source.flip,
-        f"LightningDiT's latents of {Path(cfg.source).name}, imported", extra, names_from(cfg.class_names),
-    )  # fmt: skip
+        cfg,
+        source.labels,
+        shape=source.shape,
+        dtype=source.dtype,
+        flip=source.flip,
+        origin=f"LightningDiT's latents of {Path(cfg.source).name}, imported",
+        extra=extra,
+        names=names_from(cfg.class_names),
+    )
     _write(Path(cfg.out), plan, source, source.statistics())
 
 
@@ -123,9 +162,14 @@ def _adopt(cfg: DictConfig) -> None:
                 f"Shard {folder / name} holds latents that are not finite, in its record {record}. Make it again."
             )
     manifest = describe(
-        folder, names, folder.name, classes, f"tar shards of {folder.name}, as they lay",
-        {"latent": "as imported", "order": "as found, not permuted over the set"}, class_names=called,
-    )  # fmt: skip
+        folder,
+        names,
+        folder.name,
+        classes,
+        f"tar shards of {folder.name}, as they lay",
+        {"latent": "as imported", "order": "as found, not permuted over the set"},
+        class_names=called,
+    )
     manifest.write(folder)
     _say(folder, manifest)
 
@@ -133,7 +177,9 @@ def _adopt(cfg: DictConfig) -> None:
 def synth(cfg: DictConfig) -> None:
     """Make a small set out of random numbers."""
     classes = 10 if cfg.num_classes is None else cfg.num_classes
-    plan = synthetic_plan(Path(cfg.out).name, cfg.num, cfg.shape, classes, cfg.dtype, cfg.flip, cfg.seed)
+    plan = synthetic_plan(
+        Path(cfg.out).name, cfg.num, shape=cfg.shape, num_classes=classes, dtype=cfg.dtype, flip=cfg.flip, seed=cfg.seed
+    )
     names = names_from(cfg.class_names) or plan.class_names
     plan = replace(plan, record_size=cfg.record_size, shard_records=cfg.shard_records, class_names=names)
     _write(Path(cfg.out), plan, SyntheticLatents(plan.shape, plan.num_classes, plan.dtype, plan.flip, plan.seed))
@@ -150,16 +196,32 @@ def check(cfg: DictConfig) -> None:
 
 
 def _plan(
-    cfg: DictConfig, labels: np.ndarray, shape: tuple[int, int, int], dtype: str, flip: bool, origin: str,
-    extra: dict[str, Any], names: tuple[str, ...] | None,
-) -> Plan:  # fmt: skip
+    cfg: DictConfig,
+    labels: np.ndarray,
+    shape: tuple[int, int, int],
+    dtype: str,
+    flip: bool,
+    origin: str,
+    extra: dict[str, Any],
+    names: tuple[str, ...] | None,
+) -> Plan:
     """The plan of a set of these labels [N]. Raises ValueError if some are no classes."""
     classes = _classes(cfg, labels)
     whole_labels(labels, f"{cfg.source}: labels", classes)
     return Plan(
-        Path(cfg.out).name, len(labels), shape, dtype, classes, flip, origin, extra, cfg.record_size,
-        cfg.shard_records, cfg.seed, names,
-    )  # fmt: skip
+        name=Path(cfg.out).name,
+        samples=len(labels),
+        shape=shape,
+        dtype=dtype,
+        num_classes=classes,
+        flip=flip,
+        origin=origin,
+        extra=extra,
+        record_size=cfg.record_size,
+        shard_records=cfg.shard_records,
+        seed=cfg.seed,
+        class_names=names,
+    )
 
 
 def _classes(cfg: DictConfig, labels: np.ndarray) -> int:

@@ -31,16 +31,31 @@ ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after 
 FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the setting that it is
 # Hydra's flags that are followed by a word of their own.
 FLAGS_WITH_VALUE = (
-    "-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir", "-i",
-    "--info", "--experimental-rerun",
-)  # fmt: skip
+    "-c",
+    "--cfg",
+    "-p",
+    "--package",
+    "-cp",
+    "--config-path",
+    "-cn",
+    "--config-name",
+    "-cd",
+    "--config-dir",
+    "-i",
+    "--info",
+    "--experimental-rerun",
+)
 IGNORED_WARNINGS = (  # warnings of libraries about themselves, which a user can do nothing about
-    ".*torch.jit.script. is deprecated", ".isinstance.treespec, LeafSpec.",
+    ".*torch.jit.script. is deprecated",
+    ".isinstance.treespec, LeafSpec.",
     "You have overridden .on_after_batch_transfer",
-    ".*does not have many workers", ".*Checkpoint directory .* exists and is not empty",
+    ".*does not have many workers",
+    ".*Checkpoint directory .* exists and is not empty",
     "Found .* module.s. in eval mode",
-    "(Possibly c|C)orrupt EXIF data", "Tag data larger than file", "Image size .* exceeds limit",  # name no file
-)  # fmt: skip
+    "(Possibly c|C)orrupt EXIF data",
+    "Tag data larger than file",
+    "Image size .* exceeds limit",  # name no file
+)
 
 
 def usage() -> str:

@@ -65,11 +65,16 @@ def digits(heldout: int = 300, split_seed: int = 0) -> ArrayDataset:
     order = permutation(split_seed, "split", 0, len(x))
     held, train = order[:heldout], order[heldout:]
     manifest = Manifest(
-        name="digits", shape=(1, 8, 8), num_classes=10, mean=(0.5,), std=(0.5,),
+        name="digits",
+        shape=(1, 8, 8),
+        num_classes=10,
+        mean=(0.5,),
+        std=(0.5,),
         split={"train": len(train), "heldout": heldout, "seed": split_seed},
-        content_hash=content_hash(x, y), origin="sklearn.datasets.load_digits (UCI optical digits, test part)",
+        content_hash=content_hash(x, y),
+        origin="sklearn.datasets.load_digits (UCI optical digits, test part)",
         class_names=tuple(map(str, range(10))),
-    )  # fmt: skip
+    )
     return ArrayDataset(dict(zip(KEYS, (x[train], y[train], x[held], y[held]), strict=True)), manifest)
 
 
@@ -98,9 +103,13 @@ def folder(path: str) -> ArrayDataset:
 
 
 def write_arrays(
-    path: str | Path, arrays: Mapping[str, Tensor | np.ndarray], name: str, num_classes: int, origin: str,
+    path: str | Path,
+    arrays: Mapping[str, Tensor | np.ndarray],
+    name: str,
+    num_classes: int,
+    origin: str,
     class_names: Sequence[str] | None = None,
-) -> Manifest:  # fmt: skip
+) -> Manifest:
     """Write raw images and labels (train_x, train_y, heldout_x, heldout_y) as a data set that `folder` reads.
 
     Images are tensors or numpy arrays [N, C, H, W]: floats in [0, 1], or uint8 pixels 0 to 255. Labels are whole
@@ -124,13 +133,19 @@ def write_arrays(
     mean, std = channel_statistics(train)
     prepared = {key: ((x - mean[:, None, None]) / std[:, None, None]).contiguous() for key, x in pictures.items()}
     prepared |= {key: torch.from_numpy(y) for key, y in labels.items()}
-    manifest = checked(Manifest(
-        name=name, shape=tuple(train.shape[1:]), num_classes=int(num_classes),  # type: ignore[arg-type]
-        mean=tuple(mean.tolist()), std=tuple(std.tolist()),
-        split={"train": len(train), "heldout": len(pictures["heldout_x"])},
-        content_hash=content_hash(*(prepared[key] for key in KEYS)), origin=origin,
-        class_names=named(class_names),
-    ))  # fmt: skip
+    manifest = checked(
+        Manifest(
+            name=name,
+            shape=(train.shape[1], train.shape[2], train.shape[3]),
+            num_classes=int(num_classes),
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
+            split={"train": len(train), "heldout": len(pictures["heldout_x"])},
+            content_hash=content_hash(*(prepared[key] for key in KEYS)),
+            origin=origin,
+            class_names=named(class_names),
+        )
+    )
     _replace(Path(path), prepared, manifest)
     for sentence in gaps(labels["train_y"], labels["heldout_y"], manifest.labels()):
         log.warning("%s", sentence)

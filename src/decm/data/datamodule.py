@@ -19,11 +19,17 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> IndexLoader:
         assert self.trainer is not None
-        loader = StreamLoader if isinstance(self.dataset, StreamedLatents) else IndexLoader
-        return loader(
-            self.dataset, self.seed, self.batch_size, self.trainer.max_steps, self.trainer.global_rank,  # type: ignore[arg-type]
-            self.trainer.world_size, self.trainer.accumulate_grad_batches,
-        )  # fmt: skip
+        part = {
+            "seed": self.seed,
+            "global_batch": self.batch_size,
+            "steps": self.trainer.max_steps,
+            "rank": self.trainer.global_rank,
+            "world_size": self.trainer.world_size,
+            "accumulate": self.trainer.accumulate_grad_batches,
+        }
+        if isinstance(self.dataset, StreamedLatents):
+            return StreamLoader(self.dataset, **part)
+        return IndexLoader(self.dataset, **part)
 
     def teardown(self, stage: str) -> None:
         """At the end of a run that was not broken off, on all ranks."""

@@ -105,9 +105,16 @@ def read_index(shard: Path) -> ShardIndex:
             facts = {name: stored[name] for name in stored.files}
         C, H, W = (int(side) for side in facts["shape"])
         return ShardIndex(
-            facts["records"].astype(RECORD), facts["labels"], (C, H, W), str(facts["dtype"]), facts["total"],
-            facts["squares"], bool(facts["finite"]), int(facts["size"]), str(facts["sha256"]),
-        )  # fmt: skip
+            records=facts["records"].astype(RECORD),
+            labels=facts["labels"],
+            shape=(C, H, W),
+            dtype=str(facts["dtype"]),
+            total=facts["total"],
+            squares=facts["squares"],
+            finite=bool(facts["finite"]),
+            size=int(facts["size"]),
+            sha256=str(facts["sha256"]),
+        )
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}). Make it readable for this user.") from error
     except Exception as error:  # zip and npy readers raise many kinds; the file is not an index
@@ -196,10 +203,18 @@ def scan(shard: Path) -> ShardIndex:
     if not kinds:
         raise ValueError(f"Shard {shard} is empty. Remove it from the set, or make the set again.")
     shape, dtype = kinds.pop()
+    C, H, W = shape
     return ShardIndex(
-        np.array(rows, RECORD), np.concatenate(labels), shape, dtype, total, squares, finite,  # type: ignore[arg-type]
-        shard.stat().st_size, file_digest(shard),
-    )  # fmt: skip
+        records=np.array(rows, RECORD),
+        labels=np.concatenate(labels),
+        shape=(C, H, W),
+        dtype=dtype,
+        total=total,
+        squares=squares,
+        finite=finite,
+        size=shard.stat().st_size,
+        sha256=file_digest(shard),
+    )
 
 
 def _record(

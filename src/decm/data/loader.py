@@ -39,9 +39,15 @@ class IndexLoader:
     """
 
     def __init__(
-        self, dataset: Dataset, seed: int, global_batch: int, steps: int, rank: int = 0, world_size: int = 1,
+        self,
+        dataset: Dataset,
+        seed: int,
+        global_batch: int,
+        steps: int,
+        rank: int = 0,
+        world_size: int = 1,
         accumulate: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.dataset, self.seed, self.global_batch = dataset, seed, global_batch
         self.micro = micro_batch_size(global_batch, world_size, accumulate)
         self.rank, self.accumulate, self.steps = rank, accumulate, steps

@@ -115,14 +115,16 @@ class ShardRecords:
             raise DamagedShardError(self.paths[shard], int(offset), f"it cannot be read ({error})") from error
         if len(content) < size:
             raise DamagedShardError(
-                self.paths[shard], int(offset) + len(content),
+                self.paths[shard],
+                int(offset) + len(content),
                 f"it ends there, within record {record}, which begins at byte {offset} and has {size} bytes",
-            )  # fmt: skip
+            )
         if zlib.crc32(content) != crc:
             raise DamagedShardError(
-                self.paths[shard], int(offset),
+                self.paths[shard],
+                int(offset),
                 f"the {size} bytes of record {record} from there on are not those that were written (CRC-32 differs)",
-            )  # fmt: skip
+            )
         return np.frombuffer(content, self.dtype).reshape(shape)
 
     def check(self, hashes: Sequence[str], sizes: bool = True) -> None:

@@ -137,10 +137,24 @@ class StreamLoader(IndexLoader):
     """
 
     def __init__(
-        self, dataset: StreamedLatents, seed: int, global_batch: int, steps: int, rank: int = 0, world_size: int = 1,
+        self,
+        dataset: StreamedLatents,
+        seed: int,
+        global_batch: int,
+        steps: int,
+        rank: int = 0,
+        world_size: int = 1,
         accumulate: int = 1,
-    ) -> None:  # fmt: skip
-        super().__init__(dataset, seed, global_batch, steps, rank, world_size, accumulate)  # type: ignore[arg-type]
+    ) -> None:
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            seed,
+            global_batch,
+            steps,
+            rank=rank,
+            world_size=world_size,
+            accumulate=accumulate,
+        )
         shards = len(dataset.paths)
         if shards < world_size:
             raise ValueError(

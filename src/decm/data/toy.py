@@ -25,11 +25,16 @@ class MixturePoints:
         self.sigma = sigma
         facts = f"{layout}/{components}/{size}/{sigma}"
         self.manifest = Manifest(
-            name=f"{layout}{components}", shape=(2, 1, 1), num_classes=0, mean=(0.0, 0.0), std=(1.0, 1.0),
-            split={"train": "endless"}, content_hash=hashlib.sha256(facts.encode()).hexdigest(),
+            name=f"{layout}{components}",
+            shape=(2, 1, 1),
+            num_classes=0,
+            mean=(0.0, 0.0),
+            std=(1.0, 1.0),
+            split={"train": "endless"},
+            content_hash=hashlib.sha256(facts.encode()).hexdigest(),
             origin=f"mixture of {components} Gaussians on a {layout}, size {size}, sigma {sigma}",
             extra={"limit": float(self.means.abs().max()) + 5 * sigma},  # of pictures: five deviations beyond all means
-        )  # fmt: skip
+        )
 
     def batch(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
         """Samples number `index` [B] of the run: (x [B, 2, 1, 1], y [B] all null)."""

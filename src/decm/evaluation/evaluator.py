@@ -38,7 +38,16 @@ class Evaluator:
         """Samples [num_samples, *shape] of the default labels and seeds; None on ranks but the first."""
         labels = balanced_labels(num_samples, self.num_classes)
         sampler = self.sampler(nfe, trained_on)
-        return generate_many(flow_map, self.shape, labels, nfe, sampler, self.seed, self.batch_size, self.device)
+        return generate_many(
+            flow_map,
+            self.shape,
+            labels=labels,
+            nfe=nfe,
+            sampler=sampler,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            device=self.device,
+        )
 
     def _score(self, samples: Tensor, nfe: int) -> dict[str, float]:
         """The judge's scores; NaN, which is said, where samples are not finite, since pictures would hide that."""
@@ -50,9 +59,13 @@ class Evaluator:
         return dict.fromkeys(found, math.nan)
 
     def __call__(
-        self, flow_map: FlowMap, nfes: Sequence[int], num_samples: int, trained_on: Collection[str],
+        self,
+        flow_map: FlowMap,
+        nfes: Sequence[int],
+        num_samples: int,
+        trained_on: Collection[str],
         progress: Progress = lambda _: None,
-    ) -> dict[int, dict[str, float]] | None:  # fmt: skip
+    ) -> dict[int, dict[str, float]] | None:
         """Scores by NFE. Of several ranks all must call it; the first judges, the others get None.
 
         Raises ValueError for an NFE outside 1 to 1000 or fewer than two samples.

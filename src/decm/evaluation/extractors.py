@@ -78,9 +78,12 @@ def fill_at_random(network: nn.Module, seed: int) -> None:
 
 
 EXTRACTORS = {
-    "inception": InceptionFeatures, "dinov2": Dinov2Features, "digit_classifier": DigitFeatures.read,
-    "random_inception": RandomInceptionFeatures, "random_small": RandomFeatures,
-}  # fmt: skip
+    "inception": InceptionFeatures,
+    "dinov2": Dinov2Features,
+    "digit_classifier": DigitFeatures.read,
+    "random_inception": RandomInceptionFeatures,
+    "random_small": RandomFeatures,
+}
 
 
 def build_extractor(features: str, weights: str | Path | None = None, key: str = KEY) -> Extractor:

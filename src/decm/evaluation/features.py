@@ -140,8 +140,10 @@ class Dinov2Features(nn.Module):
     resize = "bicubic to 224, antialiased (torch)"
     meaningless, labels_are_classes = False, False
     sizes: Mapping[str, tuple[str, int]] = {
-        "vits14": ("small", 384), "vitb14": ("base", 768), "vitl14": ("large", 1024),
-    }  # fmt: skip
+        "vits14": ("small", 384),
+        "vitb14": ("base", 768),
+        "vitl14": ("large", 1024),
+    }
 
     def __init__(self, weights: str | Path | None = None, key: str = KEY, arch: str = "vitl14") -> None:
         super().__init__()

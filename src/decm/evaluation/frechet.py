@@ -132,9 +132,11 @@ class Moments(Metric):
     def moments(self) -> tuple[Tensor, Tensor]:
         """(mean [D], unbiased covariance [D, D]) of the features that this rank has seen, or all where gathered."""
         parts = zip(
-            self.count.reshape(-1), self.center.reshape(-1, self.dim), self.outer.reshape(-1, self.dim, self.dim),
+            self.count.reshape(-1),
+            self.center.reshape(-1, self.dim),
+            self.outer.reshape(-1, self.dim, self.dim),
             strict=True,
-        )  # fmt: skip
+        )
         count, center, outer = reduce(merged, parts)
         if count < 2:
             raise ValueError(f"The Frechet distance needs two samples or more; found {int(count)}.")

@@ -73,9 +73,15 @@ def _close(label: str, class_names: Sequence[str]) -> str:
 
 @torch.no_grad()  # not inference_mode: a network that is sharded keeps the tensors it gathers, and trains on
 def generate(
-    flow_map: FlowMap, shape: Sequence[int], labels: Tensor, nfe: int, sampler: str, seed: int = 0,
-    index: Tensor | None = None, device: torch.device | str = "cpu",
-) -> Tensor:  # fmt: skip
+    flow_map: FlowMap,
+    shape: Sequence[int],
+    labels: Tensor,
+    nfe: int,
+    sampler: str,
+    seed: int = 0,
+    index: Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Samples [N, *shape] on the CPU of `labels` [N], with `nfe` network steps; row k is sample number index[k]."""
     index = torch.arange(len(labels)) if index is None else index
 
@@ -92,9 +98,15 @@ def in_batches(num: int, batch_size: int) -> Iterator[Tensor]:
 
 
 def generate_many(
-    flow_map: FlowMap, shape: Sequence[int], labels: Tensor, nfe: int, sampler: str, seed: int = 0,
-    batch_size: int = 500, device: torch.device | str = "cpu",
-) -> Tensor | None:  # fmt: skip
+    flow_map: FlowMap,
+    shape: Sequence[int],
+    labels: Tensor,
+    nfe: int,
+    sampler: str,
+    seed: int = 0,
+    batch_size: int = 500,
+    device: torch.device | str = "cpu",
+) -> Tensor | None:
     """`generate` in batches: [N, *shape]; shared by the ranks of torch.distributed where there are several.
 
     All of them must call it. Rank r of W makes batches r, r + W, ..., and rank 0 gets the samples, the others None. The
@@ -104,7 +116,10 @@ def generate_many(
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     batches = list(in_batches(len(labels), batch_size))
     mine = [batches[min(first + rank, len(batches) - 1)] for first in range(0, len(batches), world_size)]
-    parts = [generate(flow_map, shape, labels[index], nfe, sampler, seed, index, device) for index in mine]
+    parts = [
+        generate(flow_map, shape, labels=labels[index], nfe=nfe, sampler=sampler, seed=seed, index=index, device=device)
+        for index in mine
+    ]
     if world_size == 1:
         return torch.cat(parts)
     found: list[list[Tensor]] | None = [[]] * world_size if rank == 0 else None

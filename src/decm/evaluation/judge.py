@@ -47,9 +47,13 @@ class ImageJudge:
     fewest = NEIGHBORS + 1
 
     def __init__(
-        self, net: DigitClassifier, to_pixels: Callable[[Tensor], Tensor], train: Tensor, heldout: Tensor,
+        self,
+        net: DigitClassifier,
+        to_pixels: Callable[[Tensor], Tensor],
+        train: Tensor,
+        heldout: Tensor,
         heldout_labels: Tensor,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if len(train) < 2:
             raise ValueError(f"The training split has {len(train)} image; a Frechet distance needs 2 or more of them.")
         self.net, self.to_pixels = net, to_pixels

@@ -127,9 +127,13 @@ def write_reference(path: str | Path, reference: Reference) -> None:
 
 
 def build_reference(
-    images: Iterable[Tensor], extractor: Extractor, what: str, code_version: str, keep: int = 10_000,
+    images: Iterable[Tensor],
+    extractor: Extractor,
+    what: str,
+    code_version: str,
+    keep: int = 10_000,
     progress: Callable[[int], None] = lambda _: None,
-) -> Reference:  # fmt: skip
+) -> Reference:
     """The statistics of batches of uint8 images [B, 1 or 3, H, W]; `progress` is told how many came.
 
     The pool features of `keep` images are kept, a random part that depends on their number alone.
@@ -147,9 +151,14 @@ def build_reference(
     if count < 2:
         raise ValueError(f"{what}: {count} images; expected two or more.")
     provenance = {
-        "what": what, "count": count, "features": extractor.name, "resize": extractor.resize, "kept": min(count, keep),
-        "meaningless": extractor.meaningless, "code_version": code_version,
-    }  # fmt: skip
+        "what": what,
+        "count": count,
+        "features": extractor.name,
+        "resize": extractor.resize,
+        "kept": min(count, keep),
+        "meaningless": extractor.meaningless,
+        "code_version": code_version,
+    }
     return Reference(
         {name: metric.moments() for name, metric in sums.items()}, provenance, kept.compute() if keep else None
     )

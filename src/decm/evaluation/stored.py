@@ -42,9 +42,16 @@ class StoredEvaluator(Evaluator):
     def place(self, nfe: int, num_samples: int, trained_on: Collection[str]) -> Path:
         """The folder of the batches of one set of samples."""
         facts = [
-            self.identity, nfe, num_samples, self.sampler(nfe, trained_on), sorted(trained_on), self.seed,
-            self.batch_size, list(self.shape), self.num_classes,
-        ]  # fmt: skip
+            self.identity,
+            nfe,
+            num_samples,
+            self.sampler(nfe, trained_on),
+            sorted(trained_on),
+            self.seed,
+            self.batch_size,
+            list(self.shape),
+            self.num_classes,
+        ]
         return self.folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
@@ -62,7 +69,14 @@ class StoredEvaluator(Evaluator):
                 if not all(paths[k].is_file() for k in together):
                     k = min(first + self.rank, together[-1])
                     made = generate(
-                        flow_map, self.shape, labels[batches[k]], nfe, sampler, self.seed, batches[k], self.device
+                        flow_map,
+                        self.shape,
+                        labels=labels[batches[k]],
+                        nfe=nfe,
+                        sampler=sampler,
+                        seed=self.seed,
+                        index=batches[k],
+                        device=self.device,
                     )
                     if k == first + self.rank:
                         write_array(paths[k], made.numpy())
@@ -78,9 +92,18 @@ def stored(plain: Evaluator, folder: Path, identity: dict[str, Any]) -> StoredEv
     """The evaluator `plain`, shared by the processes that there are, which keeps what it generates below `folder`."""
     rank, world_size = rank_and_world()
     return StoredEvaluator(
-        plain.judge, plain.shape, plain.num_classes, plain.seed, plain.batch_size, plain.samplers, plain.device,
-        folder / CACHE, identity, rank, world_size,
-    )  # fmt: skip
+        judge=plain.judge,
+        shape=plain.shape,
+        num_classes=plain.num_classes,
+        seed=plain.seed,
+        batch_size=plain.batch_size,
+        samplers=plain.samplers,
+        device=plain.device,
+        folder=folder / CACHE,
+        identity=identity,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def forget(evaluator: Evaluator) -> None:

@@ -31,16 +31,22 @@ class MetricSuite:
     """
 
     def __init__(
-        self, extractor: Extractor, reference: Reference, num: int, keep: int = KEEP, distributed: bool = True,
+        self,
+        extractor: Extractor,
+        reference: Reference,
+        num: int,
+        keep: int = KEEP,
+        distributed: bool = True,
         device: torch.device | str = "cpu",
-    ) -> None:  # fmt: skip
+    ) -> None:
         reference.check_fits(extractor)
         self.extractor, self.reference, self.num, self.keep = extractor.to(device), reference, num, keep
         self.distributed, self.seen, home = distributed, 0, host_of_sums(device)
         self.distances = {
             name: FrechetDistance(*moments, distributed=distributed).to(home)
-            for name, moments in reference.moments.items() if name in KEYS and name in extractor.dims
-        }  # fmt: skip
+            for name, moments in reference.moments.items()
+            if name in KEYS and name in extractor.dims
+        }
         self.kept = FeatureSubset(extractor.dims["pool"], keep, distributed).to(home)
         classes = extractor.dims.get("logits")
         self.inception_score = InceptionScore(classes, num, distributed=distributed).to(home) if classes else None
@@ -106,9 +112,13 @@ class SuiteJudge:
     metric = "frechet_distance"
 
     def __init__(
-        self, pairs: Sequence[tuple[Extractor, Reference]], to_pixels: Callable[[Tensor], Tensor],
-        batch_size: int = 64, keep: int = KEEP, device: torch.device | str = "cpu",
-    ) -> None:  # fmt: skip
+        self,
+        pairs: Sequence[tuple[Extractor, Reference]],
+        to_pixels: Callable[[Tensor], Tensor],
+        batch_size: int = 64,
+        keep: int = KEEP,
+        device: torch.device | str = "cpu",
+    ) -> None:
         for extractor, reference in pairs:
             reference.check_fits(extractor)
         self.fewest = NEIGHBORS + 1 if keep else 2

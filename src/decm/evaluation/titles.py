@@ -9,5 +9,12 @@ def is_weak(score: float, guess: float) -> bool:
 
 
 PER_NFE = {
-    "sfid": 3, "fdd": 3, "is": 2, "kid": 5, "accuracy": 3, "precision": 3, "recall": 3, "memorized": 3,
-}  # fmt: skip
+    "sfid": 3,
+    "fdd": 3,
+    "is": 2,
+    "kid": 5,
+    "accuracy": 3,
+    "precision": 3,
+    "recall": 3,
+    "memorized": 3,
+}

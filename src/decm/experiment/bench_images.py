@@ -26,10 +26,17 @@ from decm.generator.decode import Decoder, build_decoder
 
 
 def image_statistics(
-    dataset: Dataset, cache: Path, autoencoder: Mapping[str, Any], reference: str | None = None,
-    features: str = "inception", weights: str | None = None, dinov2: Mapping[str, str | None] | None = None,
-    num_reference: int = KEEP, keep: int = KEEP, spatial: bool = True,
-) -> Bench:  # fmt: skip
+    dataset: Dataset,
+    cache: Path,
+    autoencoder: Mapping[str, Any],
+    reference: str | None = None,
+    features: str = "inception",
+    weights: str | None = None,
+    dinov2: Mapping[str, str | None] | None = None,
+    num_reference: int = KEEP,
+    keep: int = KEEP,
+    spatial: bool = True,
+) -> Bench:
     """Images against reference statistics: FID and what goes with it; and FDD where `dinov2` has something set.
 
     `autoencoder` decodes latents, see decode.py. Without `reference` the statistics are those of the first

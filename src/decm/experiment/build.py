@@ -50,4 +50,12 @@ def build_evaluator(cfg: DictConfig, bench: Bench, dataset: Dataset, device: str
     """The evaluator of a configuration."""
     e, manifest = cfg.evaluation, dataset.manifest
     samplers = {int(nfe): str(name) for nfe, name in (e.samplers or {}).items()}
-    return Evaluator(bench.judge, manifest.shape, manifest.num_classes, e.seed, e.batch_size, samplers, device)
+    return Evaluator(
+        judge=bench.judge,
+        shape=manifest.shape,
+        num_classes=manifest.num_classes,
+        seed=e.seed,
+        batch_size=e.batch_size,
+        samplers=samplers,
+        device=device,
+    )

@@ -44,8 +44,11 @@ class ConfigInCheckpoint(Callback):
 
     def __init__(self, settings: dict[str, Any], teacher: dict[str, str | None], manifest: Manifest) -> None:
         self.facts = {
-            "decm_config": settings, "code_version": code_version(), "teacher": teacher, "manifest": manifest.facts(),
-        }  # fmt: skip
+            "decm_config": settings,
+            "code_version": code_version(),
+            "teacher": teacher,
+            "manifest": manifest.facts(),
+        }
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(self.facts)
@@ -70,16 +73,24 @@ def machine(cfg: DictConfig) -> dict[str, Any]:
     elif "SLURM_NTASKS" in os.environ:
         plugins.append(LightningEnvironment())  # in an allocation, without srun: as on any machine
     return {
-        "accelerator": t.accelerator, "devices": 2 if several else t.devices, "num_nodes": t.num_nodes,
-        "strategy": strategy, "precision": "32-true" if t.strategy == "fsdp" else t.precision,
+        "accelerator": t.accelerator,
+        "devices": 2 if several else t.devices,
+        "num_nodes": t.num_nodes,
+        "strategy": strategy,
+        "precision": "32-true" if t.strategy == "fsdp" else t.precision,
         "plugins": plugins,
-    }  # fmt: skip
+    }
 
 
 def build_callbacks(
-    cfg: DictConfig, settings: dict[str, Any], folder: Path, dataset: Dataset, source: TeacherBundle,
-    bench: Bench | None, teacher: dict[str, str | None],
-) -> list[Callback]:  # fmt: skip
+    cfg: DictConfig,
+    settings: dict[str, Any],
+    folder: Path,
+    dataset: Dataset,
+    source: TeacherBundle,
+    bench: Bench | None,
+    teacher: dict[str, str | None],
+) -> list[Callback]:
     """Trajectories, EMA, progress, guards and checkpoints; with a bench the previews and evaluation in the loop."""
     callbacks: list[Callback] = [
         *build_trajectories(cfg),
@@ -103,7 +114,15 @@ def build_callbacks(
         evaluator = build_evaluator(cfg, bench, dataset)
         evaluate = Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, bench.map_errors, names)
         callbacks += [
-            Previews(e.preview_every, e.nfe, evaluator, bench.painter, folder / "previews", names, source.flow_map),
+            Previews(
+                e.preview_every,
+                e.nfe,
+                evaluator=evaluator,
+                painter=bench.painter,
+                folder=folder / "previews",
+                trained_on=names,
+                teacher=source.flow_map,
+            ),
             evaluate,
             *build_expected(cfg, settings, evaluate),
         ]

@@ -65,7 +65,9 @@ def costs(
     def student(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
         return looked(x, t, y)
 
-    segment = Segment(x, start, end, y, trajectory.progress(step), v, student, student)
+    segment = Segment(
+        x=x, start=start, end=end, y=y, progress=trajectory.progress(step), v=v, student=student, average=student
+    )
     before = field.rows
     rows = trajectory.objective.ask(segment, field)
     trajectory.objective.aim(segment, x, None if rows.tangents is None else x, field)
@@ -100,9 +102,13 @@ def describe(cfg: DictConfig) -> list[str]:
     frozen = sum(p.numel() for p in teacher.parameters()) if teacher is not None else 0
     profiles = len(cfg.snapshots.sigma_rels) if cfg.snapshots.every else 0
     per_device = {
-        "student": count, "gradients": count, "optimizer (two moments)": 2 * count, "EMA": count,
-        "EMA profiles": profiles * count, "teacher": frozen,
-    }  # fmt: skip
+        "student": count,
+        "gradients": count,
+        "optimizer (two moments)": 2 * count,
+        "EMA": count,
+        "EMA profiles": profiles * count,
+        "teacher": frozen,
+    }
     checkpoint = FLOAT * count * (4 + profiles)  # student, EMA, two moments, profiles; not the teacher
     files = cfg.max_steps // cfg.snapshots.every * profiles if profiles else 0
     snapshots = files * count * DTYPES[cfg.snapshots.dtype].itemsize

@@ -67,10 +67,15 @@ def build_module(cfg: DictConfig, source: TeacherBundle, rollbacks: int = 0, fre
         warm_start(student, cfg)
     times = instantiate(cfg.times) if cfg.times else None
     recipe = Recipe(
-        cfg.seed + rollbacks * SEED_STRIDE, cfg.batch_size, instantiate(cfg.optimizer), instantiate(cfg.schedule),
-        cfg.label_drop, times,
-        cfg.jvp, cfg.fused,
-    )  # fmt: skip
+        seed=cfg.seed + rollbacks * SEED_STRIDE,
+        batch_size=cfg.batch_size,
+        optimizer=instantiate(cfg.optimizer),
+        schedule=instantiate(cfg.schedule),
+        label_drop=cfg.label_drop,
+        times=times,
+        jvp=cfg.jvp,
+        fused=cfg.fused,
+    )
     t = cfg.trainer
     prepare_regions(student, t.compile, t.activation_checkpointing)
     if source.teacher is not None and source.teacher.network is not None and t.compile:
@@ -82,9 +87,13 @@ def build_module(cfg: DictConfig, source: TeacherBundle, rollbacks: int = 0, fre
 
 
 def fit(
-    cfg: DictConfig, folder: Path, dataset: Dataset, source: TeacherBundle, bench: Bench | None = None,
+    cfg: DictConfig,
+    folder: Path,
+    dataset: Dataset,
+    source: TeacherBundle,
+    bench: Bench | None = None,
     group: str | None = None,
-) -> Fitted:  # fmt: skip
+) -> Fitted:
     """Train until max_steps, from the newest whole checkpoint of the folder if there is one.
 
     After too many bad steps in a row the run goes back to that checkpoint, with other data; raises NonFiniteLossError
@@ -99,9 +108,13 @@ def fit(
         while True:
             resumed = resume_point(folder / CHECKPOINTS, teacher)
             module = build_module(cfg, source, rollbacks, fresh=resumed is None)
-            callbacks = build_callbacks(cfg, settings, folder, dataset, source, bench, teacher)
+            callbacks = build_callbacks(
+                cfg, settings, folder=folder, dataset=dataset, source=source, bench=bench, teacher=teacher
+            )
             try:
-                trainer = train(cfg, folder, dataset, module, callbacks, loggers, resumed)
+                trainer = train(
+                    cfg, folder, dataset=dataset, module=module, callbacks=callbacks, loggers=loggers, resumed=resumed
+                )
                 break
             except RollBackError as cause:
                 if rollbacks >= cfg.guard.rollbacks:
@@ -127,17 +140,31 @@ def go_back(folder: Path, cause: RollBackError) -> None:
 
 
 def train(
-    cfg: DictConfig, folder: Path, dataset: Dataset, module: DistillationModule, callbacks: list[Callback],
-    loggers: list[Any], resumed: Path | None,
-) -> Trainer:  # fmt: skip
+    cfg: DictConfig,
+    folder: Path,
+    dataset: Dataset,
+    module: DistillationModule,
+    callbacks: list[Callback],
+    loggers: list[Any],
+    resumed: Path | None,
+) -> Trainer:
     """One attempt at the training, from the checkpoint `resumed` on; the trainer that did it."""
     t = cfg.trainer
     trainer = Trainer(
-        max_steps=cfg.max_steps, max_epochs=-1, **machine(cfg), accumulate_grad_batches=cfg.accumulate,
-        gradient_clip_val=t.clip_norm, callbacks=callbacks, logger=loggers, log_every_n_steps=t.log_every,
-        enable_progress_bar=sys.stdout.isatty(), enable_model_summary=False, use_distributed_sampler=False,
-        num_sanity_val_steps=0, default_root_dir=folder,
-    )  # fmt: skip
+        max_steps=cfg.max_steps,
+        max_epochs=-1,
+        **machine(cfg),
+        accumulate_grad_batches=cfg.accumulate,
+        gradient_clip_val=t.clip_norm,
+        callbacks=callbacks,
+        logger=loggers,
+        log_every_n_steps=t.log_every,
+        enable_progress_bar=sys.stdout.isatty(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
     if resumed is not None:
         step = stored_step(resumed)
         if is_first():

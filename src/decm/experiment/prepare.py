@@ -70,7 +70,15 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
             guided_field(cfg, student)
         elif cfg.warm_start is None:
             initialize_student(student, source, cfg)
-        build_callbacks(cfg, plain(cfg), Path(cfg.runs), dataset, source or TeacherBundle(None), None, {})
+        build_callbacks(
+            cfg,
+            plain(cfg),
+            folder=Path(cfg.runs),
+            dataset=dataset,
+            source=source or TeacherBundle(None),
+            bench=None,
+            teacher={},
+        )
     bench = build_bench(cfg, dataset)
     check_num_samples(cfg.evaluation, bench.judge)
     return Prepared(dataset, bench, source)
@@ -93,9 +101,14 @@ def check_parts(cfg: DictConfig) -> None:
     if cfg.times:
         instantiate(cfg.times)(torch.full((1,), 0.5))
     trainer = Trainer(
-        **machine(cfg), max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=cfg.runs,
-    )  # fmt: skip
+        **machine(cfg),
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=cfg.runs,
+    )
     parts = trainer.num_devices * trainer.num_nodes * cfg.accumulate
     micro_batch_size(cfg.batch_size, parts // cfg.accumulate, cfg.accumulate)
     trajectories = build_trajectories(cfg)

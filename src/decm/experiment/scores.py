@@ -78,8 +78,12 @@ def code_version() -> str:
     try:
         git = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
         return f"{__version__}+{git.stdout.strip()}"
     except (OSError, subprocess.SubprocessError):
         return __version__

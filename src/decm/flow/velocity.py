@@ -22,9 +22,14 @@ class GuidedVelocity:
     """
 
     def __init__(
-        self, net: Network, null: int, scale: float = 1.0, eta_rms: float | None = None,
-        low: float = 0.0, high: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        net: Network,
+        null: int,
+        scale: float = 1.0,
+        eta_rms: float | None = None,
+        low: float = 0.0,
+        high: float = 1.0,
+    ) -> None:
         if scale < 1 or not 0 <= low <= high <= 1 or (eta_rms is not None and eta_rms <= 0):
             raise ValueError(
                 f"Guidance has scale={scale}, eta_rms={eta_rms}, interval [{low}, {high}]; "

@@ -80,10 +80,13 @@ def read_consolidated(file: Path) -> dict[str, Any]:
     if "decm_config" not in facts:
         return {}
     return {
-        "decm_config": json.loads(facts["decm_config"]), "global_step": int(facts["global_step"]),
-        "manifest": json.loads(facts["manifest"]), "code_version": facts["code_version"],
-        "weights": facts["weights"], "state_dict": weights,
-    }  # fmt: skip
+        "decm_config": json.loads(facts["decm_config"]),
+        "global_step": int(facts["global_step"]),
+        "manifest": json.loads(facts["manifest"]),
+        "code_version": facts["code_version"],
+        "weights": facts["weights"],
+        "state_dict": weights,
+    }
 
 
 def weights_of(checkpoint: dict[str, Any], prefix: str = EMA) -> dict[str, torch.Tensor]:

@@ -30,11 +30,27 @@ SCHEMA = 1  # of config.json
 EXPECTED = "a run folder, a .ckpt, a file of `decm consolidate`, a folder of `decm export`, or <org>/<name> of the hub"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 KEYS: dict[str, type | tuple[type, ...]] = {
-    "network": dict, "data": dict, "trained_on": list, "samplers": dict, "autoencoder": (dict, type(None)),
-    "training": dict, "results": (dict, type(None)),
-}  # fmt: skip
-TRAINING = ("name", "seed", "max_steps", "batch_size", "label_drop", "method", "optimizer", "schedule", "ema",
-            "teacher", "warm_start")  # fmt: skip
+    "network": dict,
+    "data": dict,
+    "trained_on": list,
+    "samplers": dict,
+    "autoencoder": (dict, type(None)),
+    "training": dict,
+    "results": (dict, type(None)),
+}
+TRAINING = (
+    "name",
+    "seed",
+    "max_steps",
+    "batch_size",
+    "label_drop",
+    "method",
+    "optimizer",
+    "schedule",
+    "ema",
+    "teacher",
+    "warm_start",
+)
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,15 @@ def onnx_graph(one: nn.Module, example: tuple[Tensor, Tensor], file: Path, facts
         warnings.simplefilter("ignore")  # of the exporter about its age, and of constants that it folds
         register("aten::rms_norm", rms_norm, OPSET)
         torch.onnx.export(
-            one, example, str(file), dynamo=False, opset_version=OPSET, input_names=["z", "y"], output_names=["x"],
+            one,
+            example,
+            str(file),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["z", "y"],
+            output_names=["x"],
             dynamic_axes={name: {0: "batch"} for name in "zyx"},
-        )  # fmt: skip
+        )
     model = onnx.load(file)
     onnx.helper.set_model_props(model, {"decm": facts})
     onnx.checker.check_model(model)

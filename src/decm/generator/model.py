@@ -62,9 +62,13 @@ class Generator:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str = "auto", batch_size: int = 64, autoencoder: str | Path | None = None,
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        batch_size: int = 64,
+        autoencoder: str | Path | None = None,
         revision: str | None = None,
-    ) -> Self:  # fmt: skip
+    ) -> Self:
         """The generator of a run folder, a checkpoint, a consolidated file, an exported folder or `<org>/<name>`.
 
         `autoencoder` is the file of the weights that decode latents, where it is not where the model says; `revision`
@@ -93,9 +97,15 @@ class Generator:
         return choose_sampler(steps, self.config["trained_on"], overrides)
 
     def __call__(
-        self, labels: Labels | None = None, steps: int = 1, seed: int = 0, *, num: int | None = None,
-        sampler: str | None = None, batch_size: int | None = None,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        labels: Labels | None = None,
+        steps: int = 1,
+        seed: int = 0,
+        *,
+        num: int | None = None,
+        sampler: str | None = None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
         """Images, uint8 [N, H, W, 3]: of the labels [N], or `num` of balanced ones; gray ones are repeated.
 
         Raises ValueError for labels and names that are no classes, steps outside 1 to 1000 or that the sampler cannot
@@ -108,16 +118,31 @@ class Generator:
         return pictures.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
 
     def states(
-        self, labels: Labels | None = None, steps: int = 1, seed: int = 0, *, num: int | None = None,
-        sampler: str | None = None, batch_size: int | None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        labels: Labels | None = None,
+        steps: int = 1,
+        seed: int = 0,
+        *,
+        num: int | None = None,
+        sampler: str | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
         """The samples as the network makes them, normalized: float32 [N, C, H, W] on the CPU."""
         wanted, name = self._labels(labels, num), sampler or self.sampler(steps)
         steps, seed, size = as_int("steps", steps), as_int("seed", seed), self._size(batch_size)
         check_steps(steps, name, "steps")
         shape, flow_map = self.manifest.shape, self.flow_map
         parts = [
-            generate(flow_map, shape, wanted[index], steps, name, seed, index, self.device)
+            generate(
+                flow_map,
+                shape,
+                labels=wanted[index],
+                nfe=steps,
+                sampler=name,
+                seed=seed,
+                index=index,
+                device=self.device,
+            )
             for index in in_batches(len(wanted), size)
         ]
         return torch.cat(parts)

@@ -81,10 +81,21 @@ def launch(inputs: tuple[Tensor, ...], tile: Tile) -> tuple[Tensor, Tensor]:
     first, second = parts(D)
     with torch.cuda.device_of(q):
         _kernel[(B * heads * triton.cdiv(N, tile.rows),)](
-            *(part.contiguous() for part in inputs), o, do, N, D**-0.5 * LOG2_E, D**-0.5,
-            D, first, second, tile.rows, tile.keys, _precision(q.dtype),
-            num_warps=tile.warps, num_stages=tile.stages,
-        )  # fmt: skip
+            *(part.contiguous() for part in inputs),
+            o,
+            do,
+            N,
+            D**-0.5 * LOG2_E,
+            D**-0.5,
+            D,
+            first,
+            second,
+            tile.rows,
+            tile.keys,
+            _precision(q.dtype),
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
     return o, do
 
 
@@ -131,10 +142,24 @@ def _values(o, do, p, h, v, dv, shrink, PRECISION: tl.constexpr):  # type: ignor
 
 @triton.jit
 def _kernel(  # type: ignore[no-untyped-def]
-    q, k, v, dq, dk, dv, o, do, N, scale2, scale,
-    D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
-    ROWS: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    dq,
+    dk,
+    dv,
+    o,
+    do,
+    N,
+    scale2,
+    scale,
+    D: tl.constexpr,
+    D1: tl.constexpr,
+    D2: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """ROWS queries of one head; scale2 is for exponents of two. D1, D2: `parts` of the head dimension D."""
     blocks = tl.cdiv(N, ROWS)
     head = (tl.program_id(0) // blocks).to(tl.int64) * N * D

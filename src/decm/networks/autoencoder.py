@@ -19,12 +19,20 @@ except ImportError as error:
 
 KINDS: dict[str, dict[str, Any]] = {
     "f16d32": {  # VA-VAE (arXiv:2501.01423), its vavae_f16d32 configuration; latents are normalized by the dataset
-        "channels": 128, "multipliers": (1, 1, 2, 2, 4), "latent_channels": 32, "attention": True, "scale": 1.0,
+        "channels": 128,
+        "multipliers": (1, 1, 2, 2, 4),
+        "latent_channels": 32,
+        "attention": True,
+        "scale": 1.0,
     },
     "f8d4": {  # SD-VAE (arXiv:2112.10752), its kl-f8 configuration; scale_factor of Stable Diffusion's
-        "channels": 128, "multipliers": (1, 2, 4, 4), "latent_channels": 4, "attention": False, "scale": 0.18215,
+        "channels": 128,
+        "multipliers": (1, 2, 4, 4),
+        "latent_channels": 4,
+        "attention": False,
+        "scale": 0.18215,
     },
-}  # fmt: skip
+}
 DROPPED = ("loss.", "foundation_model.", "linear_proj.", "model_ema.")  # of training alone
 RENAMES = (  # LDM's names -> diffusers', in this order
     (r"\.(down|up)\.(\d+)\.block\.", r".\1_blocks.\2.resnets."),
@@ -56,9 +64,16 @@ class Autoencoder(nn.Module):
     vae: Any  # diffusers' types name no attributes
 
     def __init__(
-        self, channels: int, multipliers: Sequence[int], latent_channels: int, res_blocks: int = 2,
-        attention: bool = False, scale: float = 1.0, shift: float = 0.0, half_precision: bool | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        multipliers: Sequence[int],
+        latent_channels: int,
+        res_blocks: int = 2,
+        attention: bool = False,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        half_precision: bool | None = None,
+    ) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(f"scale={scale}: expected a positive number (latents are (z - shift) * scale).")

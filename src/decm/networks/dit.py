@@ -16,10 +16,20 @@ class LightningDiT(Conditioned):
     """
 
     def __init__(
-        self, input_size: int, patch_size: int, in_channels: int, hidden_size: int, depth: int, num_heads: int,
-        mlp_ratio: float, num_classes: int, qk_norm: bool, two_times: bool = True, end_embedding: str = "raw",
+        self,
+        input_size: int,
+        patch_size: int,
+        in_channels: int,
+        hidden_size: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        num_classes: int,
+        qk_norm: bool,
+        two_times: bool = True,
+        end_embedding: str = "raw",
         time_scale: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         if input_size % patch_size or hidden_size % num_heads or (hidden_size // num_heads) % 4:
             raise ValueError(

@@ -15,9 +15,15 @@ class MLP(Conditioned):
     """
 
     def __init__(
-        self, in_channels: int, hidden_size: int, depth: int, num_classes: int, two_times: bool = True,
-        end_embedding: str = "difference", time_scale: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        in_channels: int,
+        hidden_size: int,
+        depth: int,
+        num_classes: int,
+        two_times: bool = True,
+        end_embedding: str = "difference",
+        time_scale: float = 1.0,
+    ) -> None:
         super().__init__()
         self.shape = (in_channels, 1, 1)
         self.x_embedder = nn.Linear(in_channels, hidden_size)

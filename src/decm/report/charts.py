@@ -15,12 +15,23 @@ DASHES: dict[str, Any] = {"": "solid", "dashed": (0, (4, 3)), "dotted": (0, (1, 
 # Stand-ins that matplotlib writes, in place of which the page's variables are put.
 STAND_IN = {name: f"#fe01{k:02x}" for k, name in enumerate(("ink", "muted", "line", *COLORS))}
 SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "decm", "text.parse_math": False, "font.size": 8.5,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": STAND_IN["line"],
-    "axes.labelcolor": STAND_IN["muted"], "xtick.labelcolor": STAND_IN["muted"], "ytick.labelcolor": STAND_IN["muted"],
-    "grid.color": STAND_IN["line"], "grid.linewidth": 0.6, "axes.grid": True, "axes.grid.axis": "y",
-    "axes.axisbelow": True, **{f"{axis}tick.{which}.size": 0 for axis in "xy" for which in ("major", "minor")},
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "decm",
+    "text.parse_math": False,
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": STAND_IN["line"],
+    "axes.labelcolor": STAND_IN["muted"],
+    "xtick.labelcolor": STAND_IN["muted"],
+    "ytick.labelcolor": STAND_IN["muted"],
+    "grid.color": STAND_IN["line"],
+    "grid.linewidth": 0.6,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    **{f"{axis}tick.{which}.size": 0 for axis in "xy" for which in ("major", "minor")},
+}
 
 
 @dataclass(frozen=True)
@@ -75,9 +86,13 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def draw(
-    title: str, lines: Sequence[Line], about: str = "", x_label: str = "optimizer step", log_y: bool = True,
+    title: str,
+    lines: Sequence[Line],
+    about: str = "",
+    x_label: str = "optimizer step",
+    log_y: bool = True,
     steps: Sequence[int] = (),
-) -> Chart | None:  # fmt: skip
+) -> Chart | None:
     """A chart of the lines that have points; None where none has. `steps`: the places of a logarithmic x axis."""
     found = [(line, *drawable(line, log_y)) for line in lines]
     shown = [(line, x, y) for line, x, y in found if x]

@@ -33,16 +33,24 @@ def compare(runs: Sequence[Run]) -> str:
     classes = int((runs[0].config.get("network") or {}).get("num_classes", 0)) if _agree(runs, "data") else 0
     unlike, same_noise = unlike_in(runs), _agree(runs, "data") and len(set(map(_seed, runs))) == 1
     return render(
-        "compare.html", title=f"{len(runs)} runs", runs=list(zip(names, runs, strict=True)), metrics=metrics,
-        unlike=unlike, keys=[(color_of(k), dash_of(k)) for k in range(len(runs))],
-        tables=tables(runs, nfes, not unlike), nfes=nfes,
-        quality=None if unlike else quality(names, runs, metrics), charts=curves(names, runs),
-        pictures=pictures(names, runs, nfes), same_data=_agree(runs, "data"), same_noise=same_noise,
+        "compare.html",
+        title=f"{len(runs)} runs",
+        runs=list(zip(names, runs, strict=True)),
+        metrics=metrics,
+        unlike=unlike,
+        keys=[(color_of(k), dash_of(k)) for k in range(len(runs))],
+        tables=tables(runs, nfes, not unlike),
+        nfes=nfes,
+        quality=None if unlike else quality(names, runs, metrics),
+        charts=curves(names, runs),
+        pictures=pictures(names, runs, nfes),
+        same_data=_agree(runs, "data"),
+        same_noise=same_noise,
         columns=max((_columns(run) for run in runs), default=0),
         classes=classes,
         names=names_of_classes(runs[0], classes),
         changes=varying_settings([run.config for run in runs]),
-    )  # fmt: skip
+    )
 
 
 def unlike_in(runs: Sequence[Run]) -> list[str]:

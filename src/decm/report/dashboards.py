@@ -113,8 +113,10 @@ def report(entity: str, project: str = "decm") -> Any:
         blocks=[
             wr.TableOfContents(),
             wr.H1("Quality at each number of steps"),
-            wr.P("Runs are grouped by the segments that they were trained on; lower is better. Finished runs show the "
-                 "distance of the final evaluation, others the lowest in the loop, of fewer samples."),
+            wr.P(
+                "Runs are grouped by the segments that they were trained on; lower is better. Finished runs show the "
+                "distance of the final evaluation, others the lowest in the loop, of fewer samples."
+            ),
             grid(made["quality against NFE"]),
             wr.H1("Samples"),
             wr.P("The same noise and label in every column, under the teacher's most steps."),
@@ -126,7 +128,7 @@ def report(entity: str, project: str = "decm") -> Any:
             wr.MarkdownBlock("```sh\nmake train ARGS='-m method=fm,cd,fm_cd,fm_n2n,decm seed=0,1,2'\n```"),
         ],
         width="fluid",
-    )  # fmt: skip
+    )
 
 
 def refuse(sentence: str) -> NoReturn:

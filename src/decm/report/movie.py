@@ -54,8 +54,15 @@ def write_movie(learned: Tensor, exact: Tensor, path: Path) -> None:
     ]
     durations = [FAST] * (len(frames) - 1) + [HOLD]
     frames[0].save(
-        path, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=70, method=2,
-    )  # fmt: skip
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+        quality=70,
+        method=2,
+    )
 
 
 def _color(angle: float) -> tuple[int, int, int]:

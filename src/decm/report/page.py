@@ -33,9 +33,12 @@ def render(template: str, **context: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     return environment.get_template(template).render(version=__version__, **context)
 
 
@@ -47,16 +50,34 @@ def page(run: Run) -> str:
     classes = int((run.config.get("network") or {}).get("num_classes", 0))
     incidents, moving = run.incidents(), embed_moving(run.folder / MOVING, MOVING_BYTES)
     return render(
-        "run.html", run=run, scores=scores, title=run.name, nfes=nfes, table=table_rows(scores) if scores else None,
-        notes=notes(scores)[:-1] if scores else [], metric=metric_of(scores),
-        best=best_of(scores), teacher=teacher_of(scores), facts=facts(run, metrics), step=run.last_step(),
-        quality=quality(scores), charts=curves(metrics, run), rows=samples, columns=columns_of(run),
-        classes=classes, names=names_of_classes(run, classes), grids=grids(run, nfes, BYTES * 3 // 8),
-        moving=moving, left_out=MOVING if moving is None and (run.folder / MOVING).is_file() else "",
-        most=f"{MOVING_BYTES / 1e6:g} MB", changes=run.changes(), commands=run.commands(),
-        incidents=incidents[:SHOWN_INCIDENTS], num_incidents=len(incidents),
+        "run.html",
+        run=run,
+        scores=scores,
+        title=run.name,
+        nfes=nfes,
+        table=table_rows(scores) if scores else None,
+        notes=notes(scores)[:-1] if scores else [],
+        metric=metric_of(scores),
+        best=best_of(scores),
+        teacher=teacher_of(scores),
+        facts=facts(run, metrics),
+        step=run.last_step(),
+        quality=quality(scores),
+        charts=curves(metrics, run),
+        rows=samples,
+        columns=columns_of(run),
+        classes=classes,
+        names=names_of_classes(run, classes),
+        grids=grids(run, nfes, BYTES * 3 // 8),
+        moving=moving,
+        left_out=MOVING if moving is None and (run.folder / MOVING).is_file() else "",
+        most=f"{MOVING_BYTES / 1e6:g} MB",
+        changes=run.changes(),
+        commands=run.commands(),
+        incidents=incidents[:SHOWN_INCIDENTS],
+        num_incidents=len(incidents),
         rollbacks=run.rollbacks(),
-    )  # fmt: skip
+    )
 
 
 def names_of_classes(run: Run, classes: int) -> list[str]:

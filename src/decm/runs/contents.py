@@ -12,9 +12,14 @@ from decm.checkpoints.names import LAST_OF_RUN
 CONTENTS = "contents"  # of a plain configuration: {setting that is a path: sha256 of what lies there}
 DATA, TEACHER = "data.path", "teacher.path"
 WEIGHTS = (
-    TEACHER, "warm_start", "evaluation.bench.reference", "evaluation.bench.weights",
-    "evaluation.bench.autoencoder.path", "evaluation.bench.dinov2.reference", "evaluation.bench.dinov2.weights",
-)  # fmt: skip
+    TEACHER,
+    "warm_start",
+    "evaluation.bench.reference",
+    "evaluation.bench.weights",
+    "evaluation.bench.autoencoder.path",
+    "evaluation.bench.dinov2.reference",
+    "evaluation.bench.dinov2.weights",
+)
 SYNTHETIC = "decm.data.making.latent_sources.synthetic_latents"  # made where it lies, from its other settings alone
 DECIDES = ("content_hash", "shape", "num_classes", "mean", "std", "split")  # of a manifest, what is trained on
 EXPORTED = "model.safetensors"  # of an exported folder

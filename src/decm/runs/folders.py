@@ -21,14 +21,32 @@ SHOWN = 5  # differences in a message
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
 NOT_SETTINGS = (
-    "budget", "resume", "debug", "dry_run", "runs", "logger", "faults", "guard", "self_check", "expected", "report",
+    "budget",
+    "resume",
+    "debug",
+    "dry_run",
+    "runs",
+    "logger",
+    "faults",
+    "guard",
+    "self_check",
+    "expected",
+    "report",
     "contents",
-)  # fmt: skip
+)
 # Of the trainer, what says where and how a run is done rather than what: it may go on with another number of devices.
 NOT_SETTINGS_OF_TRAINER = (
-    "accelerator", "devices", "num_nodes", "strategy", "threads", "compile", "reshard", "checkpoint_every", "log_every",
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "threads",
+    "compile",
+    "reshard",
+    "checkpoint_every",
+    "log_every",
     "keep",
-)  # fmt: skip
+)
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:

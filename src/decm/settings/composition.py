@@ -66,8 +66,19 @@ def from_plain(settings: Any) -> Any:
 
 
 # What a flow-matching teacher depends on: the same hash, the same teacher.
-TEACHER_KEYS = ("data", "network", "method", "optimizer", "schedule", "ema", "max_steps", "batch_size", "seed",
-                "label_drop", "times")  # fmt: skip
+TEACHER_KEYS = (
+    "data",
+    "network",
+    "method",
+    "optimizer",
+    "schedule",
+    "ema",
+    "max_steps",
+    "batch_size",
+    "seed",
+    "label_drop",
+    "times",
+)
 
 
 def teacher_hash(settings: dict[str, Any]) -> str:

@@ -9,15 +9,46 @@ from decm.runs.state import NOT_RUNS
 MOST_SEED = 2**63 - 1  # what torch, numpy and scikit-learn are seeded with
 MOST = 2**31 - 1  # of what is counted
 AT_LEAST_1 = (
-    "max_steps", "batch_size", "accumulate", "rows", "num_samples", "checkpoint_every", "log_every", "num_nodes",
-    "size", "image_size", "chunk", "record_size", "shard_records", "workers", "num", "channels", "input_size",
-    "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "components", "num_map_points", "num_reference",
-    "patience", "shape",
-)  # fmt: skip
+    "max_steps",
+    "batch_size",
+    "accumulate",
+    "rows",
+    "num_samples",
+    "checkpoint_every",
+    "log_every",
+    "num_nodes",
+    "size",
+    "image_size",
+    "chunk",
+    "record_size",
+    "shard_records",
+    "workers",
+    "num",
+    "channels",
+    "input_size",
+    "patch_size",
+    "in_channels",
+    "hidden_size",
+    "depth",
+    "num_heads",
+    "components",
+    "num_map_points",
+    "num_reference",
+    "patience",
+    "shape",
+)
 AT_LEAST_0 = (
-    "every", "every_num_samples", "preview_every", "rollbacks", "warmup", "total", "heldout", "keep", "num_classes",
+    "every",
+    "every_num_samples",
+    "preview_every",
+    "rollbacks",
+    "warmup",
+    "total",
+    "heldout",
+    "keep",
+    "num_classes",
     "threads",
-)  # fmt: skip
+)
 
 
 def check_limits(cfg: DictConfig) -> None:

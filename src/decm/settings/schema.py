@@ -126,10 +126,19 @@ class Train:
 
 
 VERBS: dict[str, type] = {
-    "train": Train, "evaluate": Evaluate, "sample": Sample, "latents": Latents, "reference": Reference,
-    "consolidate": Consolidate, "export": Export, "data": Images, "report": Report, "runs": Runs, "doctor": Doctor,
+    "train": Train,
+    "evaluate": Evaluate,
+    "sample": Sample,
+    "latents": Latents,
+    "reference": Reference,
+    "consolidate": Consolidate,
+    "export": Export,
+    "data": Images,
+    "report": Report,
+    "runs": Runs,
+    "doctor": Doctor,
     "clean": Clean,
-}  # fmt: skip
+}
 
 
 @cache

@@ -43,9 +43,15 @@ from decm.training.callbacks.reliability.preemption import SIGNALS, PreemptedErr
 
 JOB = "DECM_JOB"  # in the environment of such a process: the folder of the job that it is
 LAUNCHED = (  # what an earlier launch may have left in the environment
-    "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE", "DECM_RUN_FOLDER", "DECM_TEACHER_FOLDER",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "NODE_RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "DECM_RUN_FOLDER",
+    "DECM_TEACHER_FOLDER",
     "DECM_VERB",
-)  # fmt: skip
+)
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -159,9 +165,10 @@ def start(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
     """The process of a job: the `decm train` of these arguments, in a session of its own."""
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
     return subprocess.Popen(
-        [sys.executable, "-m", "decm", "train", *words, "hydra.mode=RUN"], env={**environment, JOB: str(folder)},
+        [sys.executable, "-m", "decm", "train", *words, "hydra.mode=RUN"],
+        env={**environment, JOB: str(folder)},
         start_new_session=True,
-    )  # fmt: skip
+    )
 
 
 def result_of(folder: Path, code: int) -> float | None:

@@ -42,9 +42,10 @@ class Launcher(submitit_launcher.BaseSubmititLauncher):
         settings, general = dict(self.params), set(OmegaConf.structured(config.BaseQueueConf).keys())
         of_executor = {key: settings.pop(key) for key in ("max_num_timeout",) if key in settings}
         executor = submitit.AutoExecutor(
-            folder=settings.pop("submitit_folder"), cluster=self._EXECUTOR,
+            folder=settings.pop("submitit_folder"),
+            cluster=self._EXECUTOR,
             **{f"{self._EXECUTOR}_{key}": value for key, value in of_executor.items()},
-        )  # fmt: skip
+        )
         executor.update_parameters(
             **{key if key in general else f"{self._EXECUTOR}_{key}": value for key, value in settings.items()}
         )
@@ -129,5 +130,6 @@ class SlurmLauncher(Launcher):
             number = str(jobs[0].job_id).split("_")[0]
             raise JobError(
                 f"interrupted, and the jobs go on in SLURM: `scancel {number}` ends them. The same command with "
-                "resume=auto does what they leave.", INTERRUPTED,
-            ) from None  # fmt: skip
+                "resume=auto does what they leave.",
+                INTERRUPTED,
+            ) from None

@@ -48,12 +48,18 @@ def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: 
 
     chosen, environment = settings["logger"], os.environ
     logger = WandbLogger(
-        name=f"{settings['name']}/{folder.name}", mode=mode, id=(folder / ID_FILE).read_text(),
+        name=f"{settings['name']}/{folder.name}",
+        mode=mode,
+        id=(folder / ID_FILE).read_text(),
         save_dir=chosen.get("dir") or environment.get("WANDB_DIR") or folder,
-        project=chosen["project"] or environment.get("WANDB_PROJECT") or PROJECT, entity=chosen["entity"],
-        group=chosen["group"] or group, config=described(settings), resume="allow" if mode == "online" else None,
-        tags=[settings["name"], *segments(settings)], settings=Settings(init_timeout=INIT_TIMEOUT),
-    )  # fmt: skip
+        project=chosen["project"] or environment.get("WANDB_PROJECT") or PROJECT,
+        entity=chosen["entity"],
+        group=chosen["group"] or group,
+        config=described(settings),
+        resume="allow" if mode == "online" else None,
+        tags=[settings["name"], *segments(settings)],
+        settings=Settings(init_timeout=INIT_TIMEOUT),
+    )
     try:
         run = logger.experiment
     except (Error, ValueError) as error:

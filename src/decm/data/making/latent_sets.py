@@ -1,4 +1,4 @@
-"""Making a set of latents: shards permuted over the whole set, shared among ranks, restartable; manifest, check."""
+"""Making a set of latents: shards permuted over the whole set, shared among ranks, restartable; and their manifest."""
 
 import hashlib
 import json
@@ -10,14 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from decm.checkpoints.durable import write_whole
-from decm.data.index import ShardIndex, read_index, scan
-from decm.data.latents import latents_manifest, shard_paths
+from decm.data.index import ShardIndex, read_index
 from decm.data.manifest import MANIFEST, Manifest, checked
 from decm.data.shards import Record, is_finished, write_shard
 from decm.flow.randomness import permutation
 
 PLAN = "plan.json"
-TOLERANCE = {"whole set": 1e-4, "given": 0.2}  # of mean and log std against the set's own, in units of std
 Progress = Callable[[int], None]  # told how many samples were done
 
 
@@ -156,15 +154,30 @@ def finish_set(
     if not all((folder / name).is_file() for name in names):
         return None
     extra = {"order_seed": plan.seed, "record_size": plan.record_size, **plan.extra}
-    manifest = describe(folder, names, plan.name, plan.num_classes, plan.origin, extra, statistics, plan.class_names)
+    manifest = describe(
+        folder,
+        names,
+        name=plan.name,
+        num_classes=plan.num_classes,
+        origin=plan.origin,
+        extra=extra,
+        statistics=statistics,
+        class_names=plan.class_names,
+    )
     manifest.write(folder)
     return manifest
 
 
 def describe(
-    folder: Path, names: Sequence[str], name: str, num_classes: int, origin: str, extra: dict[str, Any],
-    statistics: tuple[Sequence[float], Sequence[float]] | None = None, class_names: tuple[str, ...] | None = None,
-) -> Manifest:  # fmt: skip
+    folder: Path,
+    names: Sequence[str],
+    name: str,
+    num_classes: int,
+    origin: str,
+    extra: dict[str, Any],
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> Manifest:
     """The manifest of the shards `names`, from their indices."""
     indices = [read_index(folder / shard) for shard in names]
     kinds = {(index.shape, index.dtype, index.flip) for index in indices}
@@ -177,17 +190,30 @@ def describe(
             f"Found statistics of {len(mean)} channels, std {min(std):.3g} or more; expected {shape[0]}, > 0."
         )
     shards = [
-        {"name": shard, "samples": len(index.labels), "records": len(index.records), "bytes": index.size,
-         "sha256": index.sha256}
+        {
+            "name": shard,
+            "samples": len(index.labels),
+            "records": len(index.records),
+            "bytes": index.size,
+            "sha256": index.sha256,
+        }
         for shard, index in zip(names, indices, strict=True)
-    ]  # fmt: skip
+    ]
     facts = {"kind": "latents", "dtype": dtype, "flip": flip, "statistics": "given" if statistics else "whole set"}
-    return checked(Manifest(
-        name, shape, num_classes, tuple(map(float, mean)), tuple(map(float, std)),
-        {"train": sum(len(index.labels) for index in indices)},
-        hashlib.sha256("".join(index.sha256 for index in indices).encode()).hexdigest(), origin,
-        {**facts, **extra, "shards": shards}, class_names,
-    ))  # fmt: skip
+    return checked(
+        Manifest(
+            name=name,
+            shape=shape,
+            num_classes=num_classes,
+            mean=tuple(map(float, mean)),
+            std=tuple(map(float, std)),
+            split={"train": sum(len(index.labels) for index in indices)},
+            content_hash=hashlib.sha256("".join(index.sha256 for index in indices).encode()).hexdigest(),
+            origin=origin,
+            extra={**facts, **extra, "shards": shards},
+            class_names=class_names,
+        )
+    )
 
 
 def own_statistics(indices: Sequence[ShardIndex]) -> tuple[list[float], list[float]]:
@@ -197,50 +223,3 @@ def own_statistics(indices: Sequence[ShardIndex]) -> tuple[list[float], list[flo
     mean = np.sum([index.total for index in indices], axis=0) / count
     square = np.sum([index.squares for index in indices], axis=0) / count
     return mean.tolist(), np.sqrt(np.maximum(square - mean**2, 1e-12)).tolist()
-
-
-def check_set(folder: Path, progress: Progress) -> dict[str, Any]:
-    """Read a whole set again; returns facts about it. Raises ValueError that lists everything found wrong."""
-    manifest = latents_manifest(folder)
-    wrong, indices = [], []
-    for path, facts in zip(shard_paths(folder, manifest), manifest.extra["shards"], strict=True):
-        try:
-            index = scan(path)
-        except ValueError as error:
-            wrong.append(str(error))
-        else:
-            if index.sha256 != facts["sha256"]:
-                wrong.append(f"{path.name} is not what was written (SHA-256 differs){_where(path, index)}")
-            if not index.finite:
-                wrong.append(f"{path.name} has latents that are not finite")
-            indices.append(index)
-        progress(facts["samples"])
-    labels = np.concatenate([index.labels for index in indices]) if indices else np.zeros(0, np.int64)
-    if len(labels) != manifest.split["train"]:
-        wrong.append(f"{len(labels)} intact samples, the manifest says {manifest.split['train']}")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < max(1, manifest.num_classes):
-        wrong.append(f"labels {labels.min()} to {labels.max()}, the manifest says {manifest.num_classes} classes")
-    if indices:
-        mean, std = (np.array(values) for values in own_statistics(indices))
-        off = max(np.abs(mean - manifest.mean).max() / std.min(), np.abs(np.log(std / manifest.std)).max())
-        if not off < TOLERANCE[manifest.extra["statistics"]]:
-            wrong.append(f"mean and std of the latents are {off:.3g} (in std) from the manifest's")
-    if wrong:
-        raise ValueError(f"{folder} is not in order:\n  " + "\n  ".join(wrong))
-    per_class = np.bincount(labels, minlength=max(1, manifest.num_classes))
-    return {
-        "samples": len(labels), "shape": tuple(manifest.shape), "dtype": manifest.extra["dtype"],
-        "flipped copies": manifest.extra["flip"], "shards": len(indices), "classes": manifest.num_classes,
-        "class names": manifest.classes(),
-        "samples a class": f"{per_class.min()} to {per_class.max()}", "statistics off by": f"{off:.1e} std",
-        "content hash": manifest.content_hash, "origin": manifest.origin,
-    }  # fmt: skip
-
-
-def _where(path: Path, index: ShardIndex) -> str:
-    """Which record differs from the stored index, in words."""
-    stored = read_index(path).records
-    if len(stored) != len(index.records):
-        return f": {len(index.records)} records, written were {len(stored)}"
-    bad = np.flatnonzero(stored != index.records)
-    return f": record {bad[0]} at byte {index.records['latents'][bad[0]]}" if len(bad) else ": outside of its latents"

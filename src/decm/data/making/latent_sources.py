@@ -132,7 +132,16 @@ def synthetic_plan(
     C, H, W = map(int, shape)
     names = tuple(f"class_{k}" for k in range(num_classes)) or None
     return Plan(
-        name, num, (C, H, W), dtype, num_classes, flip, "synthetic", {"synthetic": True}, seed=seed, class_names=names
+        name=name,
+        samples=num,
+        shape=(C, H, W),
+        dtype=dtype,
+        num_classes=num_classes,
+        flip=flip,
+        origin="synthetic",
+        extra={"synthetic": True},
+        seed=seed,
+        class_names=names,
     )
 
 

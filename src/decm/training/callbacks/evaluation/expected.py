@@ -89,9 +89,10 @@ class Expected(DistillationCallback):
         self.above[metric] = self.above.get(metric, 0) + (side == ABOVE)
         if side != before and (side, before) != (WITHIN, BELOW):
             news = {
-                ABOVE: "the run has left its expected curve", WITHIN: "back on its expected curve",
+                ABOVE: "the run has left its expected curve",
+                WITHIN: "back on its expected curve",
                 BELOW: "better than its expected curve",
-            }  # fmt: skip
+            }
             print(f"{what}, expected {low:.3g} to {high:.3g}: {news[side]}.", flush=True)
         return value / expected
 

@@ -41,9 +41,15 @@ class Previews(Periodic):
     """Writes `folder/step_<n>.png`: a row for the teacher (its most steps) and one for each NFE, the same seeds."""
 
     def __init__(
-        self, every: int, nfes: Sequence[int], evaluator: Evaluator, painter: Painter, folder: Path,
-        trained_on: Collection[str], teacher: FlowMap | None,
-    ) -> None:  # fmt: skip
+        self,
+        every: int,
+        nfes: Sequence[int],
+        evaluator: Evaluator,
+        painter: Painter,
+        folder: Path,
+        trained_on: Collection[str],
+        teacher: FlowMap | None,
+    ) -> None:
         super().__init__(every, nfes, evaluator, trained_on)
         self.painter, self.folder, self.teacher = painter, folder, teacher
         self._teacher_row: dict[str, Tensor | None] | None = None
@@ -78,9 +84,14 @@ class Evaluate(Periodic):
     """Every k steps: `fd/<nfe>` of the EMA with fewer samples than at the end, and `map_error/<map>` in 2-D."""
 
     def __init__(
-        self, every: int, nfes: Sequence[int], num_samples: int, evaluator: Evaluator, map_errors: MapErrors | None,
+        self,
+        every: int,
+        nfes: Sequence[int],
+        num_samples: int,
+        evaluator: Evaluator,
+        map_errors: MapErrors | None,
         trained_on: Collection[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(every, nfes, evaluator, trained_on)
         self.num_samples, self.map_errors = num_samples, map_errors
         self.figures: dict[str, float] = {}  # the last ones, as they are logged; none on ranks but the first

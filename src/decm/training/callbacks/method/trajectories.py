@@ -28,9 +28,15 @@ class Trajectory(DistillationCallback):
     """
 
     def __init__(
-        self, name: str, objective: Objective, weight: float = 1.0, every: int = 1, fraction: float = 1.0,
-        weight_ramp_steps: int = 0, schedule_steps: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        objective: Objective,
+        weight: float = 1.0,
+        every: int = 1,
+        fraction: float = 1.0,
+        weight_ramp_steps: int = 0,
+        schedule_steps: int = 0,
+    ) -> None:
         if every < 1 or not 0 < fraction <= 1 or weight < 0 or min(weight_ramp_steps, schedule_steps) < 0:
             raise ValueError(
                 f"Segment {name}: every={every}, fraction={fraction}, weight={weight}, "
@@ -100,7 +106,16 @@ class Trajectory(DistillationCallback):
         pick = slice(None) if rows is None else rows
         start, end = self.ends(batch.t[pick], batch.index[pick], step, seed)
         weight = self.weight * linear_ramp(step, self.weight_ramp_steps)
-        return SubTrajectory(self.name, self.objective, start, end, count, rows, weight, self.progress(step))
+        return SubTrajectory(
+            name=self.name,
+            objective=self.objective,
+            start=start,
+            end=end,
+            count=count,
+            rows=rows,
+            weight=weight,
+            progress=self.progress(step),
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, ShardedStrategy):

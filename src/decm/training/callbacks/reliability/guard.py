@@ -78,16 +78,22 @@ class Guard(DistillationCallback):
             return
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         module.log("guard/skipped", float(self.skipped), batch_size=1)
-        say(trainer, f"Step {trainer.global_step - 1} is skipped: its loss or gradient is not finite (skipped so far: "
-            f"{self.skipped}). See {self.folder / INCIDENTS}")  # fmt: skip
+        say(
+            trainer,
+            f"Step {trainer.global_step - 1} is skipped: its loss or gradient is not finite (skipped so far: "
+            f"{self.skipped}). See {self.folder / INCIDENTS}",
+        )
         if self.in_a_row >= self.patience:
             raise RollBackError(f"{self.in_a_row} steps in a row were not finite, up to step {trainer.global_step - 1}")
 
     def _report_spike(self, trainer: Trainer, total: float) -> None:
         if len(self.recent) == WINDOW and total > self.spike * statistics.median(self.recent):
             self.spikes += 1
-            say(trainer, f"Loss spike at step {trainer.global_step - 1}: {total:.4g}, {self.spike:g} times the median "
-                f"of the last {WINDOW} steps or more. Nothing is done about it.")  # fmt: skip
+            say(
+                trainer,
+                f"Loss spike at step {trainer.global_step - 1}: {total:.4g}, {self.spike:g} times the median "
+                f"of the last {WINDOW} steps or more. Nothing is done about it.",
+            )
         self.recent.append(total)
 
     def _write_incident(self, trainer: Trainer, module: DistillationModule, norm: float) -> None:
