@@ -56,7 +56,9 @@ def kibibytes(field: str) -> int:
     """This process's memory now (VmRSS) or at most so far (VmHWM)."""
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
+        return next(
+            int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(field)
+        )
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # elsewhere no better is to be had than the mark
     return most // 1024 if platform.system() == "Darwin" else most
 
@@ -129,7 +131,9 @@ def main() -> None:
     print(table(rows))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine, "head_dim": HEAD_DIM, "rows": rows}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({"machine": machine, "head_dim": HEAD_DIM, "rows": rows}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

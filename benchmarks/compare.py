@@ -50,16 +50,16 @@ class Comparison:
         self.work.mkdir(parents=True, exist_ok=True)
         began = self.work / "began"
         if not began.is_file():
-            began.write_text(time.strftime("%Y-%m-%d"))
-        self.pool = Pool(args.jobs, args.runs, f"compare/{began.read_text()}")
+            began.write_text(time.strftime("%Y-%m-%d"), encoding="utf-8")
+        self.pool = Pool(args.jobs, args.runs, f"compare/{began.read_text(encoding='utf-8')}")
         self.problems: list[str] = []
 
     def read(self, name: str) -> dict[str, Any]:
         path = self.work / name
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def save(self, name: str, found: dict[str, Any]) -> None:
-        (self.work / name).write_text(json.dumps(found, indent=2) + "\n")
+        (self.work / name).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
     def prepare(self) -> None:
         """Make the caches of the bench, which two jobs would make at once."""

@@ -129,8 +129,10 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="measure the activations' bytes again, and keep them")
     args = parser.parse_args()
     if args.measure:
-        FITS.write_text(json.dumps({key: asdict(found) for key, found in measure_fits().items()}, indent=2) + "\n")
-    fits = {key: Fit(**constants) for key, constants in json.loads(FITS.read_text()).items()}
+        FITS.write_text(
+            json.dumps({key: asdict(found) for key, found in measure_fits().items()}, indent=2) + "\n", encoding="utf-8"
+        )
+    fits = {key: Fit(**constants) for key, constants in json.loads(FITS.read_text(encoding="utf-8")).items()}
     strategies = [
         ("ddp", 8, False),
         ("ddp", 64, False),

@@ -45,14 +45,16 @@ class Sample:
 
 def status(pid: int, key: str) -> int:
     """A number of /proc/<pid>/status."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
 def children(pid: int) -> list[int]:
     """The processes that a process started, and those that they started."""
     own = [
-        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
+        int(word)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for word in (task / "children").read_text(encoding="utf-8").split()
     ]
     return own + [grandchild for child in own for grandchild in children(child)]
 

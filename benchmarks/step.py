@@ -122,7 +122,7 @@ def main() -> None:
     if args.out:
         record = {"machine": machine(device), "date": str(datetime.date.today()), "groups": groups, **others}
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=2) + "\n")
+        args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(last_line([group for group in groups if group]))
 
 

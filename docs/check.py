@@ -175,7 +175,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="without the blocks that are marked as slow")
     options = parser.parse_args()
     try:
-        found = [block for path in options.files or pages() for block in parse(path.read_text(), _name(path))]
+        found = [
+            block for path in options.files or pages() for block in parse(path.read_text(encoding="utf-8"), _name(path))
+        ]
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

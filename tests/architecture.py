@@ -115,6 +115,7 @@ ONLY_IN = {
 LAZY = {"wandb", "webdataset", "torch_fidelity", "diffusers", "triton", "huggingface_hub", "onnx", "onnxruntime"}
 WHOLLY_LAZY = {"networks/attention_triton.py", "networks/autoencoder.py"}
 
+NOT_TEXT = {"os", "Image", "tarfile"}  # whose `open` is of something else
 LINES_OF_FILE, LINES_OF_FUNCTION, ARGUMENTS = 260, 50, 8
 FILES_OF_ROOM, LINES_OF_ROOM = 16, 2000
 EXCEPTIONS = {
@@ -181,4 +182,19 @@ def over_budget(path: str, source: str) -> list[str]:
             visit(child, name + "." if name != scope else scope)
 
     visit(ast.parse(source), "")
+    return found
+
+
+def without_encoding(source: str) -> list[int]:
+    """The lines that read or write text in the encoding of the machine's locale."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or {word.arg for word in node.keywords} & {"encoding", "timeout"}:
+            continue  # a timeout: of a connection, not of a file
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+        binary = any(isinstance(a, ast.Constant) and isinstance(a.value, str) and "b" in a.value for a in node.args)
+        is_open = name == "open" and not binary and owner not in NOT_TEXT
+        if is_open or (owner and name in ("read_text", "write_text")):
+            found.append(node.lineno)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from architecture import EXCEPTIONS, FILES_OF_ROOM, LINES_OF_ROOM, imports, over_budget, wrong_imports
+from architecture import EXCEPTIONS, FILES_OF_ROOM, LINES_OF_ROOM, imports, over_budget, without_encoding, wrong_imports
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "decm"
@@ -39,6 +39,18 @@ def test_imports_follow_the_arrows(path):
 @EVERY_SOURCE
 def test_files_functions_and_constructors_are_within_the_size_budget(path):
     assert [name for name in over_budget(path, SOURCES[path].read_text()) if name not in EXCEPTIONS] == []
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_text_is_utf_8_whatever_the_locale(path):
+    assert without_encoding(SOURCES[path].read_text()) == []
+
+
+def test_text_in_the_locales_encoding_is_seen():
+    for line in ("path.read_text()", "(a / b).write_text(text)", "path.open()", 'open(name, "w")', 'path.open("a")'):
+        assert without_encoding(line) == [1], line
+    for line in ('path.open("rb")', 'path.read_text(encoding="utf-8")', "Image.open(path)", 'open(name, "wb")'):
+        assert without_encoding(line) == [], line
 
 
 def test_test_files_are_within_the_size_budget():

@@ -22,14 +22,14 @@ FAILED = "failed.json"
 def result(job: Job) -> dict[str, Any] | None:
     """The results of a finished job, else None."""
     path = job.folder / RESULTS
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def failure(job: Job) -> str | None:
     """Why a job has no use: what it said when it ended, or figures that are not finite; None otherwise."""
     path = job.folder / FAILED
     if path.is_file():
-        return str(json.loads(path.read_text())["why"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["why"])
     found = result(job)
     bad = [nfe for nfe, value in found["student"].items() if not math.isfinite(value)] if found else []
     return f"its samples are not finite at NFE {', '.join(bad)}" if bad else None
@@ -102,11 +102,11 @@ class Pool:
         found = result(job)
         if found is not None:
             return f"{seconds}  " + "  ".join(f"{nfe}: {value:.4g}" for nfe, value in found["student"].items())
-        lines = job.folder.with_suffix(".log").read_text(errors="replace").strip().splitlines()
+        lines = job.folder.with_suffix(".log").read_text(errors="replace", encoding="utf-8").strip().splitlines()
         why = (lines[-1] if lines else "it said nothing").removeprefix("decm: ")
         if code == 1:  # see `decm --help`: not a mistake in the settings, and not stopped from outside
             job.folder.mkdir(exist_ok=True)
-            (job.folder / FAILED).write_text(json.dumps({"why": why}) + "\n")
+            (job.folder / FAILED).write_text(json.dumps({"why": why}) + "\n", encoding="utf-8")
         else:
             problems.append(f"{job.folder.name} ended with code {code}: {why}")
         return f"FAILED with code {code} after {seconds}: {why}"

@@ -135,7 +135,7 @@ def _folder(root: Path, start: str, facts: dict[str, Any]) -> Path:
     """The folder of these settings: the one that has them, but for settings that were added since, or a new one."""
     tuned = set(facts["evaluation"]) == set(EVALUATIONS)
     for path in sorted(root.glob(f"{start}-*/config.yaml")):
-        config = identity(yaml.safe_load(path.read_text()), tuned)
+        config = identity(yaml.safe_load(path.read_text(encoding="utf-8")), tuned)
         if config["method"] == facts["method"] and _agree(config, facts):
             return path.parent
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]

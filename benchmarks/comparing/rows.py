@@ -33,8 +33,8 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """The run of a folder that has results."""
-    results = json.loads((folder / "results.json").read_text())
-    return Run(folder, results, yaml.safe_load((folder / "config.yaml").read_text()))
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return Run(folder, results, yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
 
 
 def mean_sem(values: list[float], digits: int = 4) -> dict[str, float]:
@@ -111,7 +111,7 @@ def paired(runs: dict[int, Run], others: dict[int, Run], nfe: str) -> dict[str, 
 
 def logged(run: Run, metric: str) -> dict[int, float]:
     """{step: value} of a metric that was taken in the loop."""
-    with (run.folder / "metrics.csv").open(newline="") as file:
+    with (run.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return {int(row["step"]): float(row[metric]) for row in csv.DictReader(file) if row.get(metric)}
 
 

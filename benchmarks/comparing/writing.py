@@ -38,8 +38,8 @@ def described(
 def write(out: Path, document: dict[str, Any], notes: list[str]) -> None:
     """`out`.json, .md, .csv, .png and .svg of a document, with notes beneath its table, which is shown."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    out.with_suffix(".md").write_text(markdown(document, notes))
+    out.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(markdown(document, notes), encoding="utf-8")
     write_csv(out.with_suffix(".csv"), document["rows"])
     draw(out, document)
     print("\n".join(["", table(document["rows"], document["metric"]), "", *notes, f"{out}.md .csv .json .png .svg"]))
@@ -154,7 +154,7 @@ def write_csv(path: Path, rows: list[Row]) -> None:
         line["seeds"] = " ".join(map(str, row["seeds"]))
         line["samplers"] = " ".join(row.get("samplers", {}).values())
         flat.append(line | {"failed": len(row.get("failed", {}))})
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for line in flat for key in line)))
         writer.writeheader()
         writer.writerows(flat)

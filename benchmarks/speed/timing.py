@@ -86,7 +86,7 @@ def first_and_peak(work: Work) -> dict[str, float]:
 
 def status(key: str) -> int:
     """A size in bytes of this process: VmRSS, what is resident, or VmHWM, the most that ever was."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
@@ -100,7 +100,7 @@ def resident() -> int:
 def resident_peak(run: Callable[[], object]) -> int:
     """Bytes resident at the peak of `run`, over what was resident before it (Linux)."""
     before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark starts anew
     run()
     return status("VmHWM") - before
 

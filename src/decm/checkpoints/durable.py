@@ -57,10 +57,13 @@ def publish(part: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all. Raises IsADirectoryError in place of a folder, which stays."""
+    """Write a small file in UTF-8, whole or not at all. Raises IsADirectoryError in place of a folder, which stays.
+
+    Paths that the locale could not decode are written as the bytes that they are.
+    """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected a file, or a new name.")
-    write_whole(path, lambda part: part.write_text(text))
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="surrogateescape"))
 
 
 def write_whole(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:

@@ -41,7 +41,7 @@ def inherited_folder(name: str, root: Path) -> Path | None:
             if time.monotonic() > limit:
                 raise TimeoutError(f"The first process has not said for {PATIENCE:g} s what {name} is ({word}).")
             time.sleep(0.5)
-        return Path(word.read_text())
+        return Path(word.read_text(encoding="utf-8"))
     return Path(os.environ[name]) if name in os.environ else None
 
 

@@ -50,7 +50,8 @@ def task(cfg: DictConfig) -> None:
 def waste(root: Path, old_checkpoints: bool, wandb: bool) -> Iterator[Waste]:
     """What can go of the finished runs below `root`; what another run needs, or a link leads to, stays."""
     runs = [look(folder)[0] for folder in all_runs(root)]
-    needed = [place for run in runs for place in needed_by(run, root)]
+    others = {folder for place in {root, *map(root_of, runs)} for folder in all_runs(place)}
+    needed = [place for folder in others for place in needed_by(look(folder)[0])]
     for run in runs:
         folder = run.folder
         if run.state != FINISHED or in_use(folder) or any(_touches(folder, place) for place in needed):
@@ -72,7 +73,13 @@ def spare(folder: Path) -> list[Path]:
     return [path for path in (*checkpoints(folder), *folder.glob(f"*{DAMAGED}")) if path.resolve() not in named]
 
 
-def needed_by(run: Run, root: Path) -> list[Path]:
+def root_of(run: Run) -> Path:
+    """The folder of all runs that a run lies in: `<root>/<name>/<time>`, or deeper in a sweep's."""
+    above = run.folder.absolute().parents
+    return next((place.parent for place in above if place.name == run.config.get("name")), run.folder.parent)
+
+
+def needed_by(run: Run) -> list[Path]:
     """Files and folders that a run starts from which is not finished: its teacher and `warm_start`."""
     if run.state == FINISHED:
         return []
@@ -80,7 +87,7 @@ def needed_by(run: Run, root: Path) -> list[Path]:
     if isinstance(teacher, dict) and teacher.get("kind") == "checkpoint":
         found.append(teacher.get("path"))
     if isinstance(teacher, dict) and teacher.get("kind") == "auto" and run.state == RUNNING:
-        found.append(root / str(teacher.get("experiment")))
+        found.append(root_of(run) / str(teacher.get("experiment")))
     return [Path(str(place)).absolute() for place in found if place]
 
 

@@ -5,6 +5,7 @@ written, so that an evaluation that was cut off goes on where it was.
 """
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from decm.checkpoints.durable import write_text
 from decm.checkpoints.strict import load_strictly
 from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device
@@ -24,7 +26,7 @@ from decm.experiment.checks import check_evaluation, check_num_samples
 from decm.experiment.models import Model, load_model
 from decm.experiment.scores import figures, score_models
 from decm.report.table import markdown, show
-from decm.runs.folders import TIME_FORMAT, read_config, write_results
+from decm.runs.folders import new_evaluation, read_config, write_results
 from decm.training.callbacks.method.ema_snapshots import find_snapshots, reconstruct
 from decm.training.loggers import add_to_summary
 
@@ -34,6 +36,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     device = pick_device(cfg.device)
     model = load_model(cfg.checkpoint, device)
     run = configure(model.cfg, cfg)
+    folder = folder_of_results(model, cfg.out)
     check_evaluation(run)
     if run.trainer.threads:  # the run's own figures were made so
         torch.set_num_threads(run.trainer.threads)
@@ -46,7 +49,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     pixels = getattr(bench.painter, "to_pixels", None)
     if cfg.save is not None and pixels is None:
         raise ValueError("save=npz: the samples of this run are no pictures.")
-    evaluator = build_stored(run, bench, dataset, model, cfg)
+    evaluator = build_stored(run, bench, dataset, model, folder, cfg.ema_sigma_rel)
     results = score_models(run, evaluator, bench, model.flow_map, None)
     if results is None:
         return None
@@ -58,20 +61,32 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     }
     if cfg.ema_sigma_rel is not None:
         results["ema_sigma_rel"] = cfg.ema_sigma_rel
-    folder, stamp = model.run_folder, time.strftime(TIME_FORMAT)
+    name = new_evaluation(folder)
     if cfg.save is not None:
         results["files"] = {}
         for nfe in run.evaluation.nfe:
-            path = folder / f"evaluation_{stamp}_nfe{nfe}.npz"
+            path = folder / f"{name}_nfe{nfe}.npz"
             samples = evaluator.samples(model.flow_map, nfe, run.evaluation.num_samples, segment_names(run))
             write_pictures(path, samples, pixels)  # type: ignore[arg-type]
             results["files"][str(nfe)] = path.name
-    write_results(folder, results, f"evaluation_{stamp}.json")
-    (folder / f"evaluation_{stamp}.md").write_text(markdown(results))
+    write_results(folder, results, f"{name}.json")
+    write_text(folder / f"{name}.md", markdown(results))
     forget(evaluator)
-    tell_wandb(folder, results)
-    show(results, {"results": str(folder / f"evaluation_{stamp}.json")})
+    if cfg.out is None:
+        tell_wandb(folder, results)
+    show(results, {"results": str(folder / f"{name}.json")})
     return results
+
+
+def folder_of_results(model: Model, out: str | None) -> Path:
+    """Where the figures go: `out`, which is made, or the run's folder. Raises ValueError unless it can be written."""
+    folder = model.run_folder if out is None else Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error.strerror}). Set out=<another folder>.") from error
 
 
 def tell_wandb(folder: Path, results: dict[str, Any]) -> None:
@@ -136,8 +151,10 @@ def use_average(model: Model, sigma_rel: float) -> None:
     print(f"Power-law average of sigma_rel {sigma_rel} at step {min(model.step, last)}, of {len(snapshots)} snapshots.")
 
 
-def build_stored(run: DictConfig, bench: Bench, dataset: Dataset, model: Model, cfg: DictConfig) -> StoredEvaluator:
-    """The run's evaluator, which keeps what it generates until the end."""
+def build_stored(
+    run: DictConfig, bench: Bench, dataset: Dataset, model: Model, folder: Path, sigma_rel: float | None
+) -> StoredEvaluator:
+    """The run's evaluator, which keeps what it generates in `folder` until the end."""
     plain: Evaluator = build_evaluator(run, bench, dataset, str(next(model.network.parameters()).device))
     facts = os.stat(model.checkpoint)
     identity = {
@@ -145,7 +162,7 @@ def build_stored(run: DictConfig, bench: Bench, dataset: Dataset, model: Model, 
         "step": model.step,
         "size": facts.st_size,
         "time": facts.st_mtime_ns,
-        "ema_sigma_rel": cfg.ema_sigma_rel,
+        "ema_sigma_rel": sigma_rel,
         "network": OmegaConf.to_container(run.network, resolve=True),
     }
-    return stored(plain, model.run_folder, identity)
+    return stored(plain, folder, identity)

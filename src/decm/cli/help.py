@@ -18,7 +18,7 @@ def verb_help(verb: str, what: str) -> str:
             "Sweeps: sweep=<file of conf/sweep> is -m with its settings; launcher=joblib|slurm: several jobs at once;",
             "the same command with resume=auto (or hydra.sweep.dir=<its folder>) goes on; decm report <its folder>.",
         ]
-    text = (conf / f"{verb}.yaml").read_text()
+    text = (conf / f"{verb}.yaml").read_text(encoding="utf-8")
     groups = [line.strip(" -").split(":")[0] for line in re.findall(r"^  - [a-z_]+:.*$", text, re.MULTILINE)]
     if groups:
         lines += ["", "Groups (choose as group=option):"]

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from decm.runs.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError, stopped
+from decm.runs.streams import prepare_streams
 from decm.settings.task import fail, leave_reader, run_task
 from decm.settings.words import FOLDER_FLAGS, quote_paths, settle_flags
 
@@ -139,6 +140,7 @@ def as_hydra_takes(verb: str, argv: list[str]) -> list[str]:
 
 def main() -> None:
     """The entry point `decm`."""
+    prepare_streams()
     try:
         try:
             command()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from decm.checkpoints.durable import write_whole
+from decm.checkpoints.durable import write_text
 from decm.data.image_files import holds_images
 
 MANIFEST = "manifest.json"
@@ -64,7 +64,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
         text = json.dumps(asdict(self), indent=2) + "\n"
-        write_whole(folder / MANIFEST, lambda part: part.write_text(text))
+        write_text(folder / MANIFEST, text)
 
     def facts(self) -> dict[str, Any]:
         """What travels with a model: plain JSON, all but the list of the set's files; `manifest_of` reads it back."""
@@ -106,7 +106,7 @@ def read_manifest(folder: str | Path, advice: str = ADVICE, of_pictures: str = O
             f"{advice}"
         )
     try:
-        return manifest_of(json.loads(path.read_text()))
+        return manifest_of(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}). Make it readable for this user.") from error
     except (ValueError, TypeError, KeyError) as error:

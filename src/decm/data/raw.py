@@ -10,6 +10,7 @@ from torch import Tensor
 PICTURE_CHANNELS = (1, 3, 4)  # gray, RGB, RGBA
 LATENT_CHANNELS = (4, 8, 16, 32)  # of the usual autoencoders
 LARGEST_LABEL = 10**9 - 1  # what is beyond it is no label
+ROUNDING, NEARLY = 1e-5, 0.1  # beyond [0, 1]: what resizing in float32 leaves; what is no other range
 
 
 def as_array(value: Any, what: str) -> np.ndarray:
@@ -105,7 +106,10 @@ def raw_pictures(arrays: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Te
         return {key: torch.from_numpy(values.astype(np.float32, order="C")) / 255 for key, values in found.items()}
     for key, values in found.items():
         _check_values(key, values)
-    return {key: torch.from_numpy(np.array(values, np.float32, order="C")) for key, values in found.items()}
+    return {
+        key: torch.from_numpy(np.array(values, np.float32, order="C")).clamp_(0, 1)  # off by rounding at most
+        for key, values in found.items()
+    }
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,6 +133,8 @@ def _check_values(key: str, values: np.ndarray) -> None:
             f"number {int((~finite).argmax())}. Mend or remove them."
         )
     low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         advice = "Divide by 255, or pass pixels 0 to 255 as uint8." if low >= 0 else "Map -1 .. 1 by (x + 1) / 2."
-        raise ValueError(f"{key} lies in [{low:.3g}, {high:.3g}]; expected raw images in [0, 1]. {advice}")
+        if low > -NEARLY and high < 1 + NEARLY:
+            advice = "Clip them to [0, 1], where that is what they are."
+        raise ValueError(f"{key} lies in [{low:.6g}, {high:.6g}]; expected raw images in [0, 1]. {advice}")

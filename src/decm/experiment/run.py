@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from decm.checkpoints.durable import write_text
 from decm.checkpoints.first_process import is_first
 from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device, rank_and_world
@@ -186,7 +187,7 @@ def write_run(folder: Path, results: dict[str, Any], report: bool) -> None:
     The results mark the run as finished, so that they come when all that needs the model is written; the page needs
     the folder alone and comes last: what it trips over loses nothing.
     """
-    (folder / "table.md").write_text(markdown(results))
+    write_text(folder / "table.md", markdown(results))
     write_results(folder, results)
     show(results, {"pictures": str(folder / "comparison.png"), "table": str(folder / "table.md"), "run": str(folder)})
     if report:

@@ -196,6 +196,6 @@ def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
 def _locked(path: Path) -> Iterator[None]:
     """Hold a file lock, so that of several runs only one trains the teacher and the others wait for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from decm.checkpoints.checksums import file_digest
 from decm.checkpoints.durable import publish, sync
+from decm.checkpoints.names import LAST_OF_RUN
 from decm.data.manifest import manifest_of
 from decm.flow.solvers import SAMPLERS
 from decm.generator.card import card
@@ -95,7 +96,7 @@ def read_folder(folder: Path) -> Stored:
     """What `write_folder` wrote. Raises ValueError for a damaged one, and for one of a later decm."""
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError(f"it holds a {type(config).__name__}")
     except (OSError, ValueError) as error:
@@ -163,7 +164,7 @@ def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
 def stored_results(file: Path) -> dict[str, Any]:
     """results.json of a run. Raises ValueError, by name, if it is damaged."""
     try:
-        results = json.loads(file.read_text())
+        results = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}). Remove it: the model is read without its figures.") from error
     check_results(results, file)
@@ -199,6 +200,8 @@ def write_folder(stored: Stored, folder: Path, overwrite: bool = False) -> None:
     file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
     if file is not None:
         raise ValueError(f"{file} is a file; expected a folder, to be made. Choose another one.")
+    if (folder / LAST_OF_RUN.parent).is_dir():
+        raise ValueError(f"{folder} is a run folder; expected a folder of the model's own. Choose another one.")
     there = [name for name in (WEIGHTS, CONFIG, CARD) if (folder / name).exists()]
     if there and not overwrite:
         raise ValueError(f"{folder} holds {', '.join(there)} already. Choose another folder, or set overwrite=true.")
@@ -212,8 +215,8 @@ def write_folder(stored: Stored, folder: Path, overwrite: bool = False) -> None:
             autoencoder = {**autoencoder, "path": Path(autoencoder["path"]).name}
         config = {**stored.config, "autoencoder": autoencoder, "weights_sha256": file_digest(part / WEIGHTS)}
         manifest_of(config["data"])
-        (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        (part / CARD).write_text(card(config))
+        (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (part / CARD).write_text(card(config), encoding="utf-8")
         shutil.copymode(part / CARD, part / WEIGHTS)  # safetensors makes its files for their owner alone
         folder.mkdir(exist_ok=True)
         for name in (WEIGHTS, CONFIG, CARD):

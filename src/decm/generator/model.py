@@ -47,11 +47,11 @@ class Generator:
     number of samples: bitwise at equal batch size, to 1e-5 of the states otherwise.
     """
 
-    def __init__(self, stored: Stored, device: str = "auto", batch_size: int = 64) -> None:
+    def __init__(self, stored: Stored, device: str | torch.device = "auto", batch_size: int = 64) -> None:
         batch_size = as_int("batch_size", batch_size, 1)
         self.config, self.folder = stored.config, stored.folder
         self.manifest = manifest_of(stored.config["data"])
-        self.device, self.batch_size = pick_device(device), batch_size
+        self.device, self.batch_size = pick_device(str(device)), batch_size
         source = f"The model of {stored.source or stored.folder}"
         self.network: nn.Module = build_network(stored.config["network"], source)
         check_shape(self.manifest, self.network, source)
@@ -64,7 +64,7 @@ class Generator:
     def from_pretrained(
         cls,
         path: str | Path,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         batch_size: int = 64,
         autoencoder: str | Path | None = None,
         revision: str | None = None,

@@ -50,7 +50,9 @@ def notes(results: dict[str, Any]) -> list[str]:
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in results["seconds"].items())
     reused = " (teacher reused)" if results.get("teacher_reused") else ""
     cost = f"; {results['forward_equivalents']:.3g} forward-equivalents" if "forward_equivalents" in results else ""
-    lines.append(f"seed {results['seed']}; {seconds}{reused}{cost}.")
+    drawn = results.get("evaluation_seed", results["seed"])
+    samples = f", samples of seed {drawn}" if drawn != results["seed"] else ""
+    lines.append(f"seed {results['seed']}{samples}; {seconds}{reused}{cost}.")
     return lines
 
 

@@ -55,7 +55,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}). Mend it or remove its run.") from error
     if not isinstance(config, dict):
@@ -139,6 +139,22 @@ def new_folder(root: Path, experiment: str) -> Path:
     raise OSError(f"No free run folder beside {folder}.")
 
 
+def new_evaluation(folder: Path) -> str:
+    """`evaluation_<time>`, by which an evaluation's files in `folder` begin; no other evaluation has it.
+
+    Its table, empty so far, is made at once, which no two processes can do.
+    """
+    stamp = f"evaluation_{time.strftime(TIME_FORMAT)}"
+    for k in range(1000):
+        name = stamp if k == 0 else f"{stamp}_{k}"
+        try:
+            (folder / f"{name}.md").touch(exist_ok=False)
+            return name
+        except FileExistsError:
+            continue
+    raise OSError(f"No free name {stamp} in {folder}.")
+
+
 def open_folder(settings: dict[str, Any], chosen: Path | None = None) -> Path:
     """The folder that this run writes to: `chosen` (of a run that goes on, or a sweep's), or a new one.
 
@@ -174,7 +190,7 @@ def write_config(folder: Path, settings: dict[str, Any]) -> None:
 
 def append_command(folder: Path, arguments: Sequence[str]) -> None:
     """Write down when and how the run of a folder is started, this time too."""
-    with (folder / COMMANDS).open("a") as file:
+    with (folder / COMMANDS).open("a", encoding="utf-8", errors="surrogateescape") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(['decm', 'train', *arguments])}\n")
 
 
@@ -187,7 +203,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """results.json of a run folder. Raises ValueError, by name, if it is damaged."""
     todo = "Remove it and start with resume=auto."
     try:
-        results = json.loads((folder / RESULTS).read_text())
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{folder / RESULTS} is damaged ({error}). {todo}") from error
     if not isinstance(results, dict) or not all(_are_figures(results.get(who)) for who in ("student", "teacher")):

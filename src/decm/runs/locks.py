@@ -21,7 +21,7 @@ def lock(folder: Path) -> None:
     place = folder.resolve()
     if place in _held or not is_first():
         return
-    file = (folder / LOCK).open("a+")
+    file = (folder / LOCK).open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,7 +64,7 @@ def in_use(folder: Path) -> bool:
     if folder.resolve() in _held:
         return True
     try:
-        with (folder / LOCK).open() as file:
+        with (folder / LOCK).open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -49,7 +49,7 @@ class Run:
         path, found = self.folder / "metrics.csv", dict[str, Series]()
         if not path.is_file():
             return found
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             for row in csv.DictReader(line for line in file if line.endswith("\n")):
                 step = _number(row.pop("step", None))
                 for name, text in row.items():
@@ -90,7 +90,7 @@ class Run:
     def commands(self) -> list[str]:
         """How the run was started, each time, with the time before it; [] where it was not written down."""
         path = self.folder / COMMANDS
-        return path.read_text().splitlines() if path.is_file() else []
+        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
     def class_names(self) -> list[str]:
         """What the labels 0, 1, ... are called; [] where it is unknown. Raises ValueError for a damaged file."""

@@ -90,7 +90,7 @@ class Evaluation:
 
 @dataclass
 class Train:
-    name: str = MISSING
+    name: PathText = MISSING
     seed: int = MISSING
     distill: bool = MISSING
     max_steps: int = MISSING

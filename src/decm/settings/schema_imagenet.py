@@ -34,5 +34,6 @@ class Evaluate:
     weights: PathText | None = None
     ema_sigma_rel: float | None = None
     save: str | None = None
+    out: PathText | None = None
     device: str = MISSING
     debug: bool = MISSING

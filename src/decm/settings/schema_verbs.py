@@ -19,7 +19,7 @@ class Report:
 @dataclass
 class Runs:
     runs: PathText = MISSING
-    name: str | None = None
+    name: PathText | None = None
     debug: bool = MISSING
 
 

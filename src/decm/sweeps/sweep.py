@@ -46,10 +46,8 @@ def begin(config: DictConfig) -> None:
     check_name(config.name)
     wanted: dict[str, Any] = {"overrides": identity(config.hydra.overrides.task), "jobs": count_jobs(config)}
     wanted["inherited"] = inherited(config.hydra)
-    earlier = to_continue(config, wanted)
-    if earlier is not None:
-        _fix(config, earlier)
-    folder = Path(config.hydra.sweep.dir)
+    folder = to_continue(config, wanted) or Path(config.hydra.sweep.dir)
+    _fix(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
     known = read_sweep(folder)
@@ -132,7 +130,7 @@ def count_jobs(config: DictConfig) -> int:
 def read_sweep(folder: Path) -> dict[str, Any] | None:
     """{overrides, jobs} of a sweep's folder, or None if it is none."""
     path = folder / SWEEP
-    return yaml.safe_load(path.read_text()) if path.is_file() else None
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def count_finished(folder: Path) -> int:
@@ -165,7 +163,10 @@ def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:
 
 
 def _fix(config: DictConfig, folder: Path) -> None:
-    """Make `folder` the sweep's, for the sweeper and for each job, whose configuration is composed anew."""
+    """Make `folder` the sweep's, for the sweeper and for each job, whose configuration is composed anew.
+
+    What a job's own settings (`name`, `runs`, `experiment`) would make of it does not count.
+    """
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = escape_interpolation(str(folder))
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote(escape_interpolation(str(folder)))}")

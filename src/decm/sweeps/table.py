@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from decm.checkpoints.durable import write_text
 from decm.runs.folders import RESULTS, metric_at, read_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
@@ -39,7 +40,7 @@ def read_jobs(folder: Path) -> list[Job]:
     jobs = []
     for path in sorted(folder.glob(f"*/{OVERRIDES}"), key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
-            words = dict(word.split("=", 1) for word in yaml.safe_load(path.read_text()))
+            words = dict(word.split("=", 1) for word in yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{path} is damaged; expected a list of key=value. Remove the folder of the job."
@@ -57,7 +58,7 @@ def read_failure(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         return {"message": str(found["message"]), "code": int(found["code"]), "when": path.stat().st_mtime}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}). Remove it; resume=auto does the job again.") from error
@@ -69,7 +70,7 @@ def planned_jobs(folder: Path) -> int:
         return 0
     path = folder / SWEEP
     try:
-        jobs = yaml.safe_load(path.read_text())["jobs"]
+        jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
     except (yaml.YAMLError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged; expected `jobs: <a number>` in it. Write it again.") from error
     if not isinstance(jobs, int) or isinstance(jobs, bool):
@@ -79,7 +80,7 @@ def planned_jobs(folder: Path) -> int:
 
 def inherited_words(folder: Path) -> list[str]:
     """What the command of each job has besides its overrides, as sweep.yaml has it."""
-    words = yaml.safe_load((folder / SWEEP).read_text()).get("inherited") if is_sweep(folder) else None
+    words = yaml.safe_load((folder / SWEEP).read_text(encoding="utf-8")).get("inherited") if is_sweep(folder) else None
     return [str(word) for word in words or []]
 
 
@@ -92,7 +93,7 @@ def swept(jobs: list[Job]) -> list[str]:
 def write_report(folder: Path, nfe: int | None = None) -> str:
     """Write sweep.md into the folder of a sweep; its text and place."""
     text = report(folder, nfe)
-    (folder / TABLE).write_text(text)
+    write_text(folder / TABLE, text)
     return f"{text}\n{folder / TABLE}"
 
 

@@ -80,9 +80,14 @@ class MetricsCSV(Logger):
         """The lines of the file, one at a time; one that was cut off is left out."""
         if not self.path.is_file():
             return
-        with self.path.open(newline="") as file:
+        with self.path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet may have saved it
             reader = csv.DictReader(line for line in file if line.endswith("\n"))
             columns = list(reader.fieldnames or ["step"])
+            if "step" not in columns:
+                raise ValueError(
+                    f"{self.path} has no column `step`; found {', '.join(columns)[:80]}. Another program has changed "
+                    "it: rename it, and the run goes on with a new one."
+                )
             self.columns = list(dict.fromkeys([*columns, *self.columns]))
             for row in reader:
                 if row["step"] and None not in row and None not in row.values():

@@ -31,7 +31,7 @@ def build_loggers(settings: dict[str, Any], folder: Path, group: str | None) -> 
     if mode == "disabled":
         return [csv]
     id_file = folder / ID_FILE
-    with contextlib.suppress(FileExistsError), id_file.open("x") as file:
+    with contextlib.suppress(FileExistsError), id_file.open("x", encoding="utf-8") as file:
         file.write(uuid.uuid4().hex[:12])
     return [csv, open_wandb(settings, folder, group, mode)]
 
@@ -50,7 +50,7 @@ def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: 
     logger = WandbLogger(
         name=f"{settings['name']}/{folder.name}",
         mode=mode,
-        id=(folder / ID_FILE).read_text(),
+        id=(folder / ID_FILE).read_text(encoding="utf-8"),
         save_dir=chosen.get("dir") or environment.get("WANDB_DIR") or folder,
         project=chosen["project"] or environment.get("WANDB_PROJECT") or PROJECT,
         entity=chosen["entity"],

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from decm.checkpoints.durable import write_whole
+from decm.checkpoints.durable import write_text
 from decm.data.index import ShardIndex, read_index
 from decm.data.manifest import MANIFEST, Manifest, checked
 from decm.data.shards import Record, is_finished, write_shard
@@ -111,7 +111,7 @@ def _claim(folder: Path, plan: Plan) -> None:
     text, path = json.dumps(asdict(plan), indent=2) + "\n", folder / PLAN
     begun = any(folder.glob("*.tar"))  # looked at before the plan, which other ranks write before their shards
     if path.is_file():
-        stored, wanted = json.loads(path.read_text()), json.loads(text)
+        stored, wanted = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
         differing = sorted(key for key in wanted if stored.get(key) != wanted[key])
         if differing:
             raise ValueError(
@@ -123,7 +123,7 @@ def _claim(folder: Path, plan: Plan) -> None:
         raise ValueError(f"{folder} holds shards without a {PLAN}. Choose another `out`, or delete them.")
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder} holds another data set: it has a {MANIFEST}, no {PLAN}. Choose another `out`.")
-    write_whole(path, lambda part: part.write_text(text))
+    write_text(path, text)
 
 
 def _checked(plan: Plan, records: Iterator[Record], progress: Progress) -> Iterator[Record]:

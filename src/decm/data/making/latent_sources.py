@@ -151,7 +151,7 @@ def synthetic_latents(
     """A synthetic set in the folder `path`, made there by the first process that needs it."""
     folder, plan = Path(path), synthetic_plan(Path(path).name, num, shape, num_classes, "float16", True)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / MANIFEST).is_file():
             source = SyntheticLatents(plan.shape, num_classes, plan.dtype, plan.flip, plan.seed)

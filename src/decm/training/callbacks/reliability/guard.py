@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from decm.checkpoints.durable import write_text
 from decm.training.callbacks.base import DistillationCallback, distillation
 from decm.training.module import DistillationModule, NonFiniteLossError
 from decm.training.sharding import full
@@ -26,12 +27,12 @@ class RollBackError(RuntimeError):
 def count_rollbacks(folder: Path) -> int:
     """How often a run went back; its data seed depends on it."""
     path = folder / ROLLBACKS
-    return len(path.read_text().splitlines()) if path.is_file() else 0
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
 
 def note_rollback(folder: Path, why: str, checkpoint: Path | None) -> None:
     """Write down that the run goes back to a checkpoint."""
-    with (folder / ROLLBACKS).open("a") as file:
+    with (folder / ROLLBACKS).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"why": why, "to": checkpoint.name if checkpoint else "the start"}) + "\n")
 
 
@@ -116,7 +117,7 @@ class Guard(DistillationCallback):
         folder = self.folder / INCIDENTS
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"step_{step.number:08d}_seed_{seed}_rank_{rank}.json"
-        path.write_text(json.dumps(incident) + "\n")  # Python writes and reads NaN and Infinity
+        write_text(path, json.dumps(incident) + "\n")  # Python writes and reads NaN and Infinity
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"skipped": self.skipped, "in_a_row": self.in_a_row, "spikes": self.spikes}

@@ -13,7 +13,8 @@ from decm.training.callbacks.base import DistillationCallback, distillation
 from decm.training.callbacks.reliability.guard import say
 from decm.training.module import DistillationModule
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)  # USR2: submitit's, before a job's time is up
+# USR2: submitit's, before a job's time is up; HUP: the terminal's connection is gone.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 STOP = "STOP"  # a file of this name in the run folder
 
 
@@ -50,7 +51,11 @@ class Preemption(DistillationCallback):
         if threading.current_thread() is not threading.main_thread():  # Python lets the main thread alone catch them
             say(trainer, f"Not in the main thread: no signal stops this run, but the file {self.stop_file} does.")
             return
-        self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._before = {
+            number: signal.signal(number, self._ask)
+            for number in SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN  # nohup's wish holds
+        }
         self._earlier = dict(self._before)
 
     def error(self, step: int) -> PreemptedError:

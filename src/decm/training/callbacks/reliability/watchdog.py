@@ -55,7 +55,11 @@ class Watchdog(Callback):
         heartbeat = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
         with contextlib.suppress(OSError):  # a full disk is told where it costs something: at a checkpoint
             text = json.dumps(heartbeat)
-            write_whole(self.folder / f"rank_{self.rank}.json", lambda part: part.write_text(text), durable=False)
+            write_whole(
+                self.folder / f"rank_{self.rank}.json",
+                lambda part: part.write_text(text, encoding="utf-8"),
+                durable=False,
+            )
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.seconds / 4)):
@@ -69,7 +73,9 @@ class Watchdog(Callback):
         """Who is behind, in a sentence."""
         unknown: dict[str, Any] = {"waits": -1, "step": "unknown", "pid": "unknown", "host": "unknown"}
         paths = {r: self.folder / f"rank_{r}.json" for r in range(self.world)}
-        ranks = {r: json.loads(path.read_text()) if path.is_file() else unknown for r, path in paths.items()}
+        ranks = {
+            r: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else unknown for r, path in paths.items()
+        }
         most = max(facts["waits"] for facts in ranks.values())
         behind = {r: facts for r, facts in ranks.items() if facts["waits"] < most}
         names = ", ".join(f"rank {r} (step {f['step']}, pid {f['pid']} on {f['host']})" for r, f in behind.items())
