@@ -133,7 +133,7 @@ MANIFEST = Manifest(
 
 
 def test_a_manifest_without_names_is_read_and_one_of_wrong_names_is_not(tmp_path):
-    facts = MANIFEST.facts()
+    facts = MANIFEST.metadata()
     assert manifest_of(facts) == MANIFEST
     assert manifest_of({**facts, "class_names": None}).class_names is None
     del facts["class_names"]

@@ -163,7 +163,7 @@ def latent_model(manifest, autoencoder):
         "step": 0,
         "weights": "ema",
         "network": settings,
-        "data": manifest.facts(),
+        "data": manifest.metadata(),
         "trained_on": ["consistency"],
         "samplers": {},
         "autoencoder": autoencoder,

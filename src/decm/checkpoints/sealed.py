@@ -56,9 +56,9 @@ def put_tensors(node: Any, tensors: dict[str, Tensor]) -> Any:
     return node
 
 
-def seal(content: dict[str, Any], **facts: Any) -> dict[str, Any]:
-    """`content` with the schema's version, `facts`, and the checksum over it all."""
-    whole = {**content, VERSION: SCHEMA, **facts}
+def seal(content: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    """`content` with the schema's version, `metadata`, and the checksum over it all."""
+    whole = {**content, VERSION: SCHEMA, **metadata}
     whole.pop(CHECKSUM, None)
     return {**whole, CHECKSUM: digest(whole)}
 

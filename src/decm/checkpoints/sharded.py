@@ -29,12 +29,12 @@ REST = "rest.pt"  # what there is besides tensors
 Like = Callable[[str, torch.Size, torch.dtype], Tensor]
 
 
-def from_all(facts: dict[Any, Any]) -> dict[Any, Any]:
-    """The facts of all ranks together; all ranks call it."""
+def from_all(part: dict[Any, Any]) -> dict[Any, Any]:
+    """What each rank has, together; all ranks call it."""
     if not dist.is_initialized():
-        return facts
+        return part
     found: list[dict[Any, Any]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(found, facts)
+    dist.all_gather_object(found, part)
     return {key: value for part in found for key, value in part.items()}
 
 
@@ -81,7 +81,7 @@ def read_sharded(folder: Path, like: Like | None = None) -> dict[str, Any]:
     check_files(folder, rest, *((dist.get_rank(), dist.get_world_size()) if several else (0, 1)))
     like = like or (lambda path, size, dtype: torch.zeros(size, dtype=dtype))
     stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    tensors = {key: like(key, facts.size, facts.properties.dtype) for key, facts in stored.items()}  # type: ignore[union-attr]
+    tensors = {key: like(key, tensor.size, tensor.properties.dtype) for key, tensor in stored.items()}  # type: ignore[union-attr]
     load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not several)
     return put_tensors(rest, tensors)
 

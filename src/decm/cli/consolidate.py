@@ -22,7 +22,7 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"weights={cfg.weights!r} is unknown; expected {' or '.join(PREFIXES)}.")
     checkpoint = read_checkpoint(cfg.checkpoint)
     weights = {key: value.contiguous() for key, value in weights_of(checkpoint, PREFIXES[cfg.weights]).items()}
-    facts = {
+    metadata = {
         "decm_config": json.dumps(checkpoint["decm_config"]),
         "global_step": str(checkpoint["global_step"]),
         "weights": cfg.weights,
@@ -30,6 +30,6 @@ def task(cfg: DictConfig) -> None:
         "manifest": json.dumps(checkpoint["manifest"]),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, lambda part: save_file(weights, part, facts))
+    write_whole(out, lambda part: save_file(weights, part, metadata))
     count = sum(value.numel() for value in weights.values())
     print(f"{out}: {cfg.weights} of {cfg.checkpoint} at step {checkpoint['global_step']}, {count:,} values")

@@ -71,8 +71,8 @@ def devices() -> Iterator[str]:
 
     yield f"{os.cpu_count()} CPU cores"
     for k in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(k)
-        yield f"cuda:{k}  {facts.name}, {human(facts.total_memory)}"
+        device = torch.cuda.get_device_properties(k)
+        yield f"cuda:{k}  {device.name}, {human(device.total_memory)}"
     yield f"auto means {pick_device('auto')}"
 
 

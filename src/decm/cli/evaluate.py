@@ -156,12 +156,12 @@ def build_stored(
 ) -> StoredEvaluator:
     """The run's evaluator, which keeps what it generates in `folder` until the end."""
     plain: Evaluator = build_evaluator(run, bench, dataset, str(next(model.network.parameters()).device))
-    facts = os.stat(model.checkpoint)
+    status = os.stat(model.checkpoint)
     identity = {
         "checkpoint": model.checkpoint.name,
         "step": model.step,
-        "size": facts.st_size,
-        "time": facts.st_mtime_ns,
+        "size": status.st_size,
+        "time": status.st_mtime_ns,
         "ema_sigma_rel": sigma_rel,
         "network": OmegaConf.to_container(run.network, resolve=True),
     }

@@ -83,7 +83,7 @@ def encode(cfg: DictConfig) -> None:
     if others and first:
         print(f"Skipped below {cfg.source}, as no images of a class: {others}.", flush=True)
     overrides = OmegaConf.to_container(cfg.autoencoder) if cfg.autoencoder else {}
-    autoencoder, facts = build_autoencoder(cfg.kind, overrides, cfg.weights)  # type: ignore[arg-type]
+    autoencoder, metadata = build_autoencoder(cfg.kind, overrides, cfg.weights)  # type: ignore[arg-type]
     source = EncodedImages(
         images=images,
         autoencoder=autoencoder,
@@ -102,7 +102,7 @@ def encode(cfg: DictConfig) -> None:
     source = replace(source, images=images)
     autoencoder.to(pick_device(cfg.device))
     extra = {
-        "autoencoder": facts,
+        "autoencoder": metadata,
         "latent": f"posterior {cfg.latent}",
         "image_size": cfg.image_size,
         "crop": "center, as ADM",
@@ -189,8 +189,8 @@ def check(cfg: DictConfig) -> None:
     """Read a set again and print what it holds."""
     manifest = latents_manifest(cfg.path)
     with progress("checking", manifest.split["train"]) as advance:
-        facts = check_set(Path(cfg.path), advance)
-    for name, value in facts.items():
+        summary = check_set(Path(cfg.path), advance)
+    for name, value in summary.items():
         print(f"  {name:<18} {value}")
     print(f"{cfg.path} is in order.")
 

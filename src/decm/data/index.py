@@ -102,18 +102,18 @@ def read_index(shard: Path) -> ShardIndex:
         return index
     try:
         with np.load(path, allow_pickle=False) as stored:
-            facts = {name: stored[name] for name in stored.files}
-        C, H, W = (int(side) for side in facts["shape"])
+            metadata = {name: stored[name] for name in stored.files}
+        C, H, W = (int(side) for side in metadata["shape"])
         return ShardIndex(
-            records=facts["records"].astype(RECORD),
-            labels=facts["labels"],
+            records=metadata["records"].astype(RECORD),
+            labels=metadata["labels"],
             shape=(C, H, W),
-            dtype=str(facts["dtype"]),
-            total=facts["total"],
-            squares=facts["squares"],
-            finite=bool(facts["finite"]),
-            size=int(facts["size"]),
-            sha256=str(facts["sha256"]),
+            dtype=str(metadata["dtype"]),
+            total=metadata["total"],
+            squares=metadata["squares"],
+            finite=bool(metadata["finite"]),
+            size=int(metadata["size"]),
+            sha256=str(metadata["sha256"]),
         )
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}). Make it readable for this user.") from error

@@ -66,7 +66,7 @@ class Manifest:
         text = json.dumps(asdict(self), indent=2) + "\n"
         write_text(folder / MANIFEST, text)
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What travels with a model: plain JSON, all but the list of the set's files; `manifest_of` reads it back."""
         kept = {key: value for key, value in self.extra.items() if key != "shards"}
         return json.loads(json.dumps(asdict(replace(self, extra=kept))))
@@ -113,10 +113,10 @@ def read_manifest(folder: str | Path, advice: str = ADVICE, of_pictures: str = O
         raise ValueError(f"{path} is not a manifest that this version can read ({error}). {advice}") from error
 
 
-def manifest_of(facts: dict[str, Any]) -> Manifest:
-    """The manifest of plain facts. Raises ValueError, TypeError or KeyError for what cannot be."""
-    tuples = {key: tuple(facts[key]) for key in ("shape", "mean", "std")}
-    return checked(Manifest(**{**facts, **tuples, "class_names": named(facts.get("class_names"))}))
+def manifest_of(metadata: dict[str, Any]) -> Manifest:
+    """The manifest of plain metadata. Raises ValueError, TypeError or KeyError for what cannot be."""
+    tuples = {key: tuple(metadata[key]) for key in ("shape", "mean", "std")}
+    return checked(Manifest(**{**metadata, **tuples, "class_names": named(metadata.get("class_names"))}))
 
 
 def named(names: Sequence[str] | None) -> tuple[str, ...] | None:

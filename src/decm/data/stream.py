@@ -34,12 +34,12 @@ class StreamedLatents:
         self.paths = [shard.resolve() for shard in shard_paths(path, self.manifest)]
         if flip and not self.manifest.extra["flip"]:
             raise ValueError(f"data.flip=true, but {str(path)!r} holds no mirrored copies. Set data.flip=false.")
-        for shard, facts in zip(self.paths, self.manifest.extra["shards"], strict=True):
-            if (size := shard.stat().st_size) != facts["bytes"]:
+        for shard, listed in zip(self.paths, self.manifest.extra["shards"], strict=True):
+            if (size := shard.stat().st_size) != listed["bytes"]:
                 raise DamagedShardError(
-                    shard, min(size, facts["bytes"]), f"it has {size} bytes, expected {facts['bytes']}"
+                    shard, min(size, listed["bytes"]), f"it has {size} bytes, expected {listed['bytes']}"
                 )
-        self.counts = [int(facts["samples"]) for facts in self.manifest.extra["shards"]]
+        self.counts = [int(listed["samples"]) for listed in self.manifest.extra["shards"]]
         if len(self) != self.manifest.split["train"]:
             raise ValueError(
                 f"The manifest of {str(path)!r} lists shards of {len(self)} samples and says that it has "

@@ -23,7 +23,7 @@ class MixturePoints:
             raise ValueError(f"A {layout!r} of {components} components; expected ring, or grid of a square number.")
         self.means = exact.ring(components, size) if layout == "ring" else exact.grid(side, size)
         self.sigma = sigma
-        facts = f"{layout}/{components}/{size}/{sigma}"
+        settings = f"{layout}/{components}/{size}/{sigma}"
         self.manifest = Manifest(
             name=f"{layout}{components}",
             shape=(2, 1, 1),
@@ -31,7 +31,7 @@ class MixturePoints:
             mean=(0.0, 0.0),
             std=(1.0, 1.0),
             split={"train": "endless"},
-            content_hash=hashlib.sha256(facts.encode()).hexdigest(),
+            content_hash=hashlib.sha256(settings.encode()).hexdigest(),
             origin=f"mixture of {components} Gaussians on a {layout}, size {size}, sigma {sigma}",
             extra={"limit": float(self.means.abs().max()) + 5 * sigma},  # of pictures: five deviations beyond all means
         )

@@ -49,9 +49,9 @@ class ImagePainter:
         return tiled.reshape(rows * H, self.columns * W, C).numpy()
 
     def _save(self, picture: Image.Image, path: Path, count: int, left: int = 0, titles: tuple[str, ...] = ()) -> None:
-        facts = {"columns": self.columns, "count": count, "pad": PAD, "left": left, "titles": titles}
+        metadata = {"columns": self.columns, "count": count, "pad": PAD, "left": left, "titles": titles}
         layout = PngInfo()
-        layout.add_text(LAYOUT, json.dumps(facts))
+        layout.add_text(LAYOUT, json.dumps(metadata))
         picture.save(path, pnginfo=layout)  # which only a PNG has; other kinds leave it out
 
     def grid(self, samples: Tensor, path: Path) -> None:

@@ -41,7 +41,7 @@ class StoredEvaluator(Evaluator):
 
     def place(self, nfe: int, num_samples: int, trained_on: Collection[str]) -> Path:
         """The folder of the batches of one set of samples."""
-        facts = [
+        parts = [
             self.identity,
             nfe,
             num_samples,
@@ -52,7 +52,7 @@ class StoredEvaluator(Evaluator):
             list(self.shape),
             self.num_classes,
         ]
-        return self.folder / hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
         place, sampler = self.place(nfe, num_samples, trained_on), self.sampler(nfe, trained_on)

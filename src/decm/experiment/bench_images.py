@@ -101,8 +101,8 @@ def own_reference(
     manifest, (states, num) = dataset.manifest, stored_states(dataset, num=num)
     weights: Iterator[Tensor] = extractor.parameters()  # type: ignore[attr-defined]
     network = float(sum(p.double().abs().sum() for p in weights))
-    facts = [manifest.content_hash, decode.facts, extractor.name, network, num, spatial]
-    key = hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
+    parts = [manifest.content_hash, decode.metadata, extractor.name, network, num, spatial]
+    key = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
     path = cache / f"reference_{key}.npz"
     if not path.is_file():
         print(f"Statistics of {num} pictures of {manifest.name}, once: {path}", flush=True)

@@ -43,15 +43,15 @@ class ConfigInCheckpoint(Callback):
     """
 
     def __init__(self, settings: dict[str, Any], teacher: dict[str, str | None], manifest: Manifest) -> None:
-        self.facts = {
+        self.metadata = {
             "decm_config": settings,
             "code_version": code_version(),
             "teacher": teacher,
-            "manifest": manifest.facts(),
+            "manifest": manifest.metadata(),
         }
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(self.facts)
+        checkpoint.update(self.metadata)
         for logger in trainer.loggers:
             logger.save()
 

@@ -68,7 +68,7 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
     """
     dataset, bench = prepared.dataset, prepared.bench
     if is_first():
-        save_data_metadata(folder, dataset.manifest.facts())
+        save_data_metadata(folder, dataset.manifest.metadata())
     source = prepared.source or load_or_train_teacher(cfg, dataset, fit_teacher)
     if not cfg.distill:
         return score_teacher(cfg, folder, dataset, bench, source)

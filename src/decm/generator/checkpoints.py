@@ -75,16 +75,16 @@ def instead_of(file: Path) -> str:
 def read_consolidated(file: Path) -> dict[str, Any]:
     """A file of `decm consolidate` as a checkpoint that holds its weights alone, as the averaged ones."""
     with safe_open(file, "pt") as stored:
-        facts = stored.metadata() or {}
+        metadata = stored.metadata() or {}
         weights = {f"{EMA}{key}": stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118, it is no mapping
-    if "decm_config" not in facts:
+    if "decm_config" not in metadata:
         return {}
     return {
-        "decm_config": json.loads(facts["decm_config"]),
-        "global_step": int(facts["global_step"]),
-        "manifest": json.loads(facts["manifest"]),
-        "code_version": facts["code_version"],
-        "weights": facts["weights"],
+        "decm_config": json.loads(metadata["decm_config"]),
+        "global_step": int(metadata["global_step"]),
+        "manifest": json.loads(metadata["manifest"]),
+        "code_version": metadata["code_version"],
+        "weights": metadata["weights"],
         "state_dict": weights,
     }
 

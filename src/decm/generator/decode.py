@@ -23,7 +23,7 @@ class Decoder(Protocol):
     """States [B, C, h, w] -> uint8 images [B, 1 or 3, H, W] on the CPU."""
 
     note: str  # what every table must say
-    facts: dict[str, Any]  # what identifies it
+    metadata: dict[str, Any]  # what identifies it
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
@@ -37,7 +37,7 @@ class Pixels:
         if manifest.shape[0] not in (1, 3):
             raise ValueError(f"Data {manifest.name!r} has states of shape {manifest.shape}, which are no images.")
         self.manifest = manifest
-        self.facts: dict[str, Any] = {"kind": "pixels"}
+        self.metadata: dict[str, Any] = {"kind": "pixels"}
 
     def __call__(self, x: Tensor) -> Tensor:
         return to_pixels(x, self.manifest)
@@ -54,7 +54,7 @@ class Projection:
     def __init__(self, channels: int) -> None:
         rows = normal(0, "latents/projection", torch.arange(3), (channels,))
         self.matrix = rows / rows.norm(dim=1, keepdim=True)  # [3, C]
-        self.facts: dict[str, Any] = {"kind": PROJECTION}
+        self.metadata: dict[str, Any] = {"kind": PROJECTION}
 
     def __call__(self, x: Tensor) -> Tensor:
         colors = torch.einsum("kc,bchw->bkhw", self.matrix, x.float().cpu())
@@ -68,7 +68,7 @@ class Decoded:
 
     def __init__(self, manifest: Manifest, settings: Mapping[str, Any], key: str, device: str) -> None:
         overrides = {"half_precision": None, **(settings["args"] or {})}  # bfloat16 on CUDA
-        self.autoencoder, self.facts = build_autoencoder(settings["kind"], overrides, settings["path"])
+        self.autoencoder, self.metadata = build_autoencoder(settings["kind"], overrides, settings["path"])
         if self.autoencoder.latent_channels != manifest.shape[0]:
             raise ValueError(
                 f"The autoencoder {settings['path']} has latents of {self.autoencoder.latent_channels} channels, but "
@@ -84,7 +84,7 @@ class Decoded:
 
 
 def build_autoencoder(kind: str, overrides: dict[str, Any], weights: str) -> "tuple[Autoencoder, dict[str, Any]]":
-    """The autoencoder of a kind with settings of its own in place of the kind's, and the facts that identify it.
+    """The autoencoder of a kind with settings of its own in place of the kind's, and the metadata that identify it.
 
     Encodes in float32 unless `half_precision` says otherwise. Raises ValueError for an unknown kind or setting.
     """

@@ -1,4 +1,4 @@
-"""A generator's weights and facts: read from a run, a checkpoint, an exported folder or the hub; written as a folder.
+"""A generator's weights and metadata: read from a run, a checkpoint, an exported folder or the hub, and written.
 
 An exported folder holds model.safetensors, config.json and README.md. Nothing that is read is executed, but the network
 that config.json names.
@@ -23,7 +23,7 @@ from decm.checkpoints.names import LAST_OF_RUN
 from decm.data.manifest import manifest_of
 from decm.flow.solvers import SAMPLERS
 from decm.generator.card import card
-from decm.generator.metadata import check_facts, check_results
+from decm.generator.metadata import check_metadata, check_results
 from decm.generator.networks import check_targets
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -127,12 +127,12 @@ def check_config(config: dict[str, Any], source: Path) -> None:
         raise ValueError(
             f"{source}: samplers {', '.join(unknown)} are unknown; expected some of {', '.join(SAMPLERS)}."
         )
-    check_facts(config, source)
+    check_metadata(config, source)
     check_targets(config, source, parts=("network",))
 
 
 def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
-    """The averaged weights of a run's checkpoint, or those of a consolidated file; facts of both.
+    """The averaged weights of a run's checkpoint, or those of a consolidated file; metadata of both.
 
     `parts` of its settings are those that will be built; the data set is not needed, only what the file says of it.
     """

@@ -48,9 +48,9 @@ def write_graph(generator: Generator, kind: str, file: Path, overwrite: bool) ->
     one = OneStep(generator).eval()
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".part-{file.name}")
-    facts = json.dumps({key: generator.config[key] for key in ("data", "code_version", "step", "weights")})
+    metadata = json.dumps({key: generator.config[key] for key in ("data", "code_version", "step", "weights")})
     try:
-        run = {"torch_export": torch_program, "onnx": onnx_graph}[kind](one, inputs(generator, 2), part, facts)
+        run = {"torch_export": torch_program, "onnx": onnx_graph}[kind](one, inputs(generator, 2), part, metadata)
         error = largest_error(run, one, generator)
         if not error <= TOLERANCE:
             raise ValueError(
@@ -83,18 +83,18 @@ def largest_error(run: Run, one: nn.Module, generator: Generator) -> float:
     return float(torch.stack(errors).max())
 
 
-def torch_program(one: nn.Module, example: tuple[Tensor, Tensor], file: Path, facts: str) -> Run:
-    """torch.export's program, with the facts as its extra file decm.json."""
+def torch_program(one: nn.Module, example: tuple[Tensor, Tensor], file: Path, metadata: str) -> Run:
+    """torch.export's program, with the metadata as its extra file decm.json."""
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(one, example, dynamic_shapes={"z": {0: batch}, "y": {0: batch}})
     with file.open("wb") as opened:  # by its name the part is no .pt2
-        torch.export.save(program, opened, extra_files={"decm.json": facts})
+        torch.export.save(program, opened, extra_files={"decm.json": metadata})
     with file.open("rb") as opened:
         return torch.export.load(opened).module()
 
 
-def onnx_graph(one: nn.Module, example: tuple[Tensor, Tensor], file: Path, facts: str) -> Run:
-    """An ONNX graph, with the facts in its metadata.
+def onnx_graph(one: nn.Module, example: tuple[Tensor, Tensor], file: Path, metadata: str) -> Run:
+    """An ONNX graph, with `metadata` among its properties.
 
     torch's newer exporter needs onnxscript, which the lock does not have; this is the one by TorchScript.
     """
@@ -121,7 +121,7 @@ def onnx_graph(one: nn.Module, example: tuple[Tensor, Tensor], file: Path, facts
             dynamic_axes={name: {0: "batch"} for name in "zyx"},
         )
     model = onnx.load(file)
-    onnx.helper.set_model_props(model, {"decm": facts})
+    onnx.helper.set_model_props(model, {"decm": metadata})
     onnx.checker.check_model(model)
     onnx.save(model, file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])

@@ -12,8 +12,8 @@ WORDS = {int: "a whole number", str: "a text"}
 JUDGED = {"metric": str, "reference": str, "num_samples": int}  # of results
 
 
-def check_facts(config: dict[str, Any], source: str | Path) -> None:
-    """Raise ValueError, naming file and key, for facts that are missing or of another kind than `decm export` writes.
+def check_metadata(config: dict[str, Any], source: str | Path) -> None:
+    """Raise ValueError, naming file and key, for what is missing or of another kind than `decm export` writes.
 
     The types of the parts themselves were checked before.
     """

@@ -60,7 +60,7 @@ def page(run: Run) -> str:
         metric=metric_of(scores),
         best=best_of(scores),
         teacher=teacher_of(scores),
-        facts=facts(run, metrics),
+        figures=headline_figures(run, metrics),
         step=run.last_step(),
         quality=quality(scores),
         charts=curves(metrics, run),
@@ -117,7 +117,7 @@ def by_steps(values: dict[str, float] | None) -> list[tuple[int, float]]:
     return sorted((int(nfe), value) for nfe, value in (values or {}).items())
 
 
-def facts(run: Run, metrics: dict[str, Series]) -> list[tuple[str, str]]:
+def headline_figures(run: Run, metrics: dict[str, Series]) -> list[tuple[str, str]]:
     """Figures about the run itself: size, speed, time, cost."""
     found, results = [], run.results or {}
     if run.parameters:

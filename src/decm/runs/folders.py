@@ -194,9 +194,9 @@ def append_command(folder: Path, arguments: Sequence[str]) -> None:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(['decm', 'train', *arguments])}\n")
 
 
-def save_data_metadata(folder: Path, facts: dict[str, Any]) -> None:
-    """Write down what the data of a run are (`Manifest.facts`), so that its page can name their classes."""
-    write_text(folder / DATA, json.dumps(facts, indent=2) + "\n")
+def save_data_metadata(folder: Path, metadata: dict[str, Any]) -> None:
+    """Write down what the data of a run are (`Manifest.metadata`), so that its page can name their classes."""
+    write_text(folder / DATA, json.dumps(metadata, indent=2) + "\n")
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -38,16 +38,16 @@ def lock(folder: Path) -> None:
         print(f"{folder} cannot be locked ({error.strerror}): take care that no other process writes in it.")
         return
     file.truncate(0)
-    facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    file.write(json.dumps(facts))
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    file.write(json.dumps(owner))
     file.flush()
     _held[place] = file
 
 
 def _holder(text: str) -> str:
     try:
-        facts = json.loads(text)
-        return f"by process {facts['pid']} on {facts['host']} since {facts['since']}"
+        owner = json.loads(text)
+        return f"by process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (ValueError, KeyError, TypeError):  # it has the lock, and has not written yet who it is
         return "by another process"
 

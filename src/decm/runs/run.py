@@ -76,7 +76,7 @@ class Run:
 
     def incidents(self) -> list[dict[str, Any]]:
         """What was written about each skipped step, in the order of steps. Raises ValueError for a damaged file."""
-        return [_facts(path, path.read_bytes()) for path in sorted((self.folder / INCIDENTS).glob("step_*.json"))]
+        return [_metadata(path, path.read_bytes()) for path in sorted((self.folder / INCIDENTS).glob("step_*.json"))]
 
     def rollbacks(self) -> list[dict[str, Any]]:
         """Why the run went back, and to which checkpoint; a line that was cut off is left out.
@@ -85,7 +85,7 @@ class Run:
         """
         path = self.folder / ROLLBACKS
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-        return [_facts(path, line) for line in lines if line.endswith(b"\n")]
+        return [_metadata(path, line) for line in lines if line.endswith(b"\n")]
 
     def commands(self) -> list[str]:
         """How the run was started, each time, with the time before it; [] where it was not written down."""
@@ -99,9 +99,9 @@ class Run:
         path = self.folder / DATA
         if not path.is_file():
             return []
-        facts = _facts(path, path.read_bytes())
+        metadata = _metadata(path, path.read_bytes())
         try:
-            manifest = manifest_of(facts)
+            manifest = manifest_of(metadata)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}). Remove it: the page is drawn without names.") from error
         return manifest.labels() if manifest.class_names else []
@@ -111,14 +111,14 @@ class Run:
         return varying_settings([self.defaults, self.config]) if self.defaults else []
 
 
-def _facts(path: Path, text: bytes) -> dict[str, Any]:
+def _metadata(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(text)
+        metadata = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}). Mend or remove it.") from error
-    if not isinstance(facts, dict):
-        raise ValueError(f"{path} is damaged: expected facts by name. Mend or remove it.")
-    return facts
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} is damaged: expected metadata by name. Mend or remove it.")
+    return metadata
 
 
 def _number(text: str | None) -> float | None:

@@ -13,21 +13,21 @@ TOLERANCE = {"whole set": 1e-4, "given": 0.2}  # of mean and log std against the
 
 
 def check_set(folder: Path, progress: Progress) -> dict[str, Any]:
-    """Read a whole set again; returns facts about it. Raises ValueError that lists everything found wrong."""
+    """Read a whole set again; returns metadata about it. Raises ValueError that lists everything found wrong."""
     manifest = latents_manifest(folder)
     wrong, indices = [], []
-    for path, facts in zip(shard_paths(folder, manifest), manifest.extra["shards"], strict=True):
+    for path, shard in zip(shard_paths(folder, manifest), manifest.extra["shards"], strict=True):
         try:
             index = scan(path)
         except ValueError as error:
             wrong.append(str(error))
         else:
-            if index.sha256 != facts["sha256"]:
+            if index.sha256 != shard["sha256"]:
                 wrong.append(f"{path.name} is not what was written (SHA-256 differs){_where(path, index)}")
             if not index.finite:
                 wrong.append(f"{path.name} has latents that are not finite")
             indices.append(index)
-        progress(facts["samples"])
+        progress(shard["samples"])
     labels = np.concatenate([index.labels for index in indices]) if indices else np.zeros(0, np.int64)
     if len(labels) != manifest.split["train"]:
         wrong.append(f"{len(labels)} intact samples, the manifest says {manifest.split['train']}")

@@ -199,7 +199,7 @@ def describe(
         }
         for shard, index in zip(names, indices, strict=True)
     ]
-    facts = {"kind": "latents", "dtype": dtype, "flip": flip, "statistics": "given" if statistics else "whole set"}
+    metadata = {"kind": "latents", "dtype": dtype, "flip": flip, "statistics": "given" if statistics else "whole set"}
     return checked(
         Manifest(
             name=name,
@@ -210,7 +210,7 @@ def describe(
             split={"train": sum(len(index.labels) for index in indices)},
             content_hash=hashlib.sha256("".join(index.sha256 for index in indices).encode()).hexdigest(),
             origin=origin,
-            extra={**facts, **extra, "shards": shards},
+            extra={**metadata, **extra, "shards": shards},
             class_names=class_names,
         )
     )

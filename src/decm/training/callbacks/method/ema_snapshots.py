@@ -74,8 +74,8 @@ class EMASnapshots(DistillationCallback):
             path = self.folder / f"step_{self.step:08d}_sigma_{width:.4f}.safetensors"
             tensors = {key: full(value).to("cpu", self.dtype).contiguous() for key, value in average.items()}
             if writes:
-                facts = {"step": str(self.step), "sigma_rel": repr(float(width))}
-                write_whole(path, partial(save_file, tensors, metadata=facts))
+                metadata = {"step": str(self.step), "sigma_rel": repr(float(width))}
+                write_whole(path, partial(save_file, tensors, metadata=metadata))
 
     def state_dict(self) -> dict[str, Any]:
         return {"step": self.step, "averages": {repr(width): average for width, average in self.averages.items()}}
@@ -100,8 +100,8 @@ def find_snapshots(run_folder: Path) -> list[Snapshot]:
     for path in sorted((run_folder / FOLDER).glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                facts = file.metadata()
-            found.append(Snapshot(path, int(facts["step"]), float(facts["sigma_rel"])))
+                metadata = file.metadata()
+            found.append(Snapshot(path, int(metadata["step"]), float(metadata["sigma_rel"])))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no EMA snapshot, or it is damaged ({error}).") from error
     if not found:

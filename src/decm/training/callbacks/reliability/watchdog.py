@@ -76,8 +76,8 @@ class Watchdog(Callback):
         ranks = {
             r: json.loads(path.read_text(encoding="utf-8")) if path.is_file() else unknown for r, path in paths.items()
         }
-        most = max(facts["waits"] for facts in ranks.values())
-        behind = {r: facts for r, facts in ranks.items() if facts["waits"] < most}
+        most = max(beat["waits"] for beat in ranks.values())
+        behind = {r: beat for r, beat in ranks.items() if beat["waits"] < most}
         names = ", ".join(f"rank {r} (step {f['step']}, pid {f['pid']} on {f['host']})" for r, f in behind.items())
         where = names or "no rank: all came to the same step and wait in it"
         return (
