@@ -33,7 +33,7 @@ TINY = [
     "evaluation.preview_every=0",
     "report=false",
 ]
-RING = ["experiment=decm_2d", "network.hidden_size=16", "network.depth=1", "evaluation.bench.num_map_points=64"]
+RING = ["experiment=decm_2d", "network.hidden_size=16", "network.depth=1", "evaluation.protocol.num_map_points=64"]
 NO_TEACHER = ["teacher=none", "method=fm"]
 
 

@@ -15,7 +15,12 @@ from decm.experiment.checks import check_settings
 from decm.runs.folders import comparable_settings
 from decm.settings.composition import compose, plain
 
-EVALUATIONS = ("nfe", "num_samples", "seed", "bench")  # of an evaluation, what a tuning depends on besides its training
+EVALUATIONS = (
+    "nfe",
+    "num_samples",
+    "seed",
+    "protocol",
+)  # of an evaluation, what a tuning depends on besides its training
 
 
 @dataclass

@@ -8,24 +8,24 @@ import torch
 from omegaconf import DictConfig
 
 from decm.data.loader import Dataset
-from decm.experiment.bench import Bench
-from decm.experiment.build import build_bench, build_dataset, build_evaluator
+from decm.experiment.build import build_dataset, build_evaluator, build_protocol
 from decm.experiment.models import load_model
+from decm.experiment.protocols import EvaluationProtocol
 
 NFES = (2, 4, 50)
 SAMPLERS = ("consistency", "n2n_then_consistency", "flow_map_steps", "euler")
 Scores = dict[str, dict[str, float]]  # {NFE: {sampler: metric}}
 
 
-def parts(cfg: DictConfig, runs: Path) -> tuple[Dataset, Bench]:
+def parts(cfg: DictConfig, runs: Path) -> tuple[Dataset, EvaluationProtocol]:
     """Data set and bench of a configuration, whose caches are made now if there are none."""
     cfg.runs = str(runs)
     torch.set_num_threads(cfg.trainer.threads or torch.get_num_threads())
     dataset = build_dataset(cfg)
-    return dataset, build_bench(cfg, dataset)
+    return dataset, build_protocol(cfg, dataset)
 
 
-def score_samplers(folder: Path, dataset: Dataset, bench: Bench) -> Scores:
+def score_samplers(folder: Path, dataset: Dataset, bench: EvaluationProtocol) -> Scores:
     """The metric of a finished run at each NFE with each sampler, the same seeds for all."""
     model = load_model(str(folder), "cpu")
     plain = build_evaluator(model.cfg, bench, dataset)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from decm.networks import dual
+from decm.networks import tangent_rules
+from decm.networks.tangent_rules import WithTangent
 from speed.cases import Case
 from speed.timing import once
 from speed.work import CYCLE, Work
@@ -42,7 +43,7 @@ def bf16_error(case: Case, device: str) -> dict[str, float]:
     return {name: float((value - truth).norm() / truth.norm()) for name, value, truth in pairs}
 
 
-def naive_attention(q: dual.Dual, k: dual.Dual, v: dual.Dual) -> tuple[Tensor, Tensor]:
+def naive_attention(q: WithTangent, k: WithTangent, v: WithTangent) -> tuple[Tensor, Tensor]:
     """o and do with P and H held whole."""
     scale = q[0].shape[-1] ** -0.5
     P = torch.softmax(scale * (q[0] @ k[0].mT), dim=-1)
@@ -56,7 +57,10 @@ def attention_seconds(device: str) -> dict[int, dict[str, float]]:
     dtype, times = torch.bfloat16 if device == "cuda" else torch.float32, {}
     for N in TOKENS[device]:
         parts = torch.randn(6, 1, HEADS, N, HEAD_DIM, device=device, dtype=dtype)
-        ways: dict[str, Callable[..., dual.Dual]] = {"ours": dual.attention, "naive": naive_attention}
+        ways: dict[str, Callable[..., WithTangent]] = {
+            "ours": tangent_rules.attention,
+            "naive": naive_attention,
+        }
         with torch.no_grad():
             times[N] = {name: seconds(partial(way, *parts.split(2)), device) for name, way in ways.items()}
     return times

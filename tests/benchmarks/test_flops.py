@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from decm.networks import dual
+from decm.networks import tangent_rules
 from decm.networks.layers import Block
 from helpers import random_states, randomize_parameters
 
@@ -52,7 +52,7 @@ def test_a_plain_block_is_one_pass_of_its_layers_and_two_products_of_attention(b
 def products_of_attention(grad):
     """Products that attention and its tangent take, with the value's gradient needed or not."""
     parts = [states(HEADS, N, WIDTH // HEADS, seed=k).requires_grad_(grad) for k in range(6)]
-    return operations(lambda: dual.attention(parts[:2], parts[2:4], parts[4:])) / PRODUCT
+    return operations(lambda: tangent_rules.attention(parts[:2], parts[2:4], parts[4:])) / PRODUCT
 
 
 def test_attention_takes_two_products_and_its_tangent_five_or_both_together_six():

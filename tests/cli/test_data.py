@@ -187,9 +187,9 @@ def test_a_broken_picture_is_named_and_a_set_is_not_overwritten(pictures, tmp_pa
 
 IMAGES = [
     "evaluation=images",
-    "evaluation.bench.reference=null",
-    "evaluation.bench.features=random_small",
-    "evaluation.bench.spatial=false",
+    "evaluation.protocol.reference=null",
+    "evaluation.protocol.features=random_small",
+    "evaluation.protocol.spatial=false",
     "evaluation.nfe=[1]",
     "evaluation.num_samples=12",
     "evaluation.every=0",
@@ -214,7 +214,7 @@ def contrast(generator):
 
 @pytest.mark.slow
 def test_a_student_of_digits_is_fine_tuned_on_them_from_end_to_end(mine, finished, tmp_path):
-    """The digit classifier's bench takes 1x8x8 of 10 classes; the exported generator needs the set no more."""
+    """The digit classifier's protocol takes 1x8x8 of 10 classes; the exported generator needs the set no more."""
     settings = ["method=fm", "max_steps=300", "optimizer.lr=1e-2", "trainer.checkpoint_every=300"]
     run = fine_tune(mine, finished, tmp_path / "runs", *settings)
     assert set(results(run)["student"]) == {"1", "2"}

@@ -15,7 +15,7 @@ from decm.evaluation.extractors import EXTRACTORS
 from decm.evaluation.features import DigitFeatures
 from decm.evaluation.frechet import fit
 from decm.evaluation.statistics import read_reference
-from decm.experiment.bench_images import image_statistics
+from decm.experiment.protocols_images import image_statistics
 from decm.networks.autoencoder import Autoencoder
 from decm.report.table import notes
 from decm.settings.composition import compose
@@ -162,11 +162,11 @@ def test_a_bench_against_the_file_judges_states(tmp_path, weights):
     of_digits(tmp_path / "a.npz", weights)
     data = digits()
     none = compose("reference", ["out=x"]).autoencoder
-    bench = image_statistics(data, tmp_path, none, str(tmp_path / "a.npz"), "digit_classifier", str(weights))
-    same = bench.judge.score(data.train_x, data.train_y)
+    protocol = image_statistics(data, tmp_path, none, str(tmp_path / "a.npz"), "digit_classifier", str(weights))
+    same = protocol.judge.score(data.train_x, data.train_y)
     assert abs(same["value"]) < 1e-6
-    assert same["value"] < bench.judge.floor(500)["value"]
-    assert "digits, train" in bench.judge.reference
+    assert same["value"] < protocol.judge.floor(500)["value"]
+    assert "digits, train" in protocol.judge.reference
     with pytest.raises(ValueError, match="the samples' are random_inception"):
         image_statistics(data, tmp_path, none, str(tmp_path / "a.npz"), "random_inception")
 
@@ -195,8 +195,8 @@ def test_a_run_is_judged_against_a_reference_built_on_the_command_line(runs):
         "keep=500",
     )
     assert answer.code == 0, answer.said
-    bench = {"reference": f"{runs}/digits.npz", "features": "digit_classifier", "weights": weights}
-    settings = [f"evaluation.bench.{key}={value}" for key, value in bench.items()]
+    protocol = {"reference": f"{runs}/digits.npz", "features": "digit_classifier", "weights": weights}
+    settings = [f"evaluation.protocol.{key}={value}" for key, value in protocol.items()]
     answer = commands.train(runs, "evaluation=images", *settings)
     assert answer.code == 0, answer.said
     table = (commands.only(runs / "smoke") / "table.md").read_text()
@@ -204,6 +204,6 @@ def test_a_run_is_judged_against_a_reference_built_on_the_command_line(runs):
         assert row in table
     assert "digits, train" in table
     assert "floor not computed" in table  # the features of 500 of 1,497 images
-    answer = commands.train(runs, "evaluation=images", f"evaluation.bench.reference={runs}/digits.npz")
+    answer = commands.train(runs, "evaluation=images", f"evaluation.protocol.reference={runs}/digits.npz")
     assert answer.code == 2
-    assert "evaluation.bench.weights" in answer.err
+    assert "evaluation.protocol.weights" in answer.err

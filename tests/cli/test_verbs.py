@@ -89,8 +89,8 @@ def test_the_doctor_names_versions_devices_disk_and_missing_files(tmp_path, monk
     assert any("CPU cores" in line for line in said)
     assert any(line.startswith(f"  {tmp_path}: ") and line.endswith("free") for line in said)
     files = {line.split("=")[0].split()[-1]: line.split()[0] for line in said[said.index("W&B") :] if "=" in line}
-    assert files["evaluation.bench.reference"] == "there"
-    for key in ("data.path", "teacher.path", "evaluation.bench.autoencoder.path", "evaluation.bench.weights"):
+    assert files["evaluation.protocol.reference"] == "there"
+    for key in ("data.path", "teacher.path", "evaluation.protocol.autoencoder.path", "evaluation.protocol.weights"):
         assert files[key] == "MISSING"
     assert lines(decm("doctor", "name=decm_digits"))[-1] == "  it names none"
     assert decm("doctor", "name=nothing").code == 2

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from commands import decm, metrics, only, results
 from decm.data.making.latent_sources import synthetic_latents
-from decm.experiment.bench_images import stored_states
 from decm.experiment.build import build_network
 from decm.experiment.dry_run import forward_equivalents
+from decm.experiment.protocols_images import stored_states
 from decm.generator.decode import PROJECTED, Decoded, Projection, build_decoder
 from decm.networks.autoencoder import Autoencoder
 from decm.settings.composition import compose
@@ -31,7 +31,7 @@ FAST = [
     "evaluation.num_samples=4",
     "evaluation.every=0",
     "evaluation.preview_every=0",
-    "evaluation.bench.num_reference=8",
+    "evaluation.protocol.num_reference=8",
     "snapshots.every=1",
 ]
 

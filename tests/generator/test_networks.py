@@ -88,7 +88,7 @@ WRITE = {"_target_": "decm.checkpoints.durable.write_text", "path": "x", "text":
         ({"network": "${foo}", "foo": {"_target_": "decm.networks.mlp.MLP"}}, "expected the settings of a network"),
         ({"data": {"_target_": "decm.runs.folders.open_folder", "resume": None}}, "open_folder is no data set"),
         ({"data": {"_target_": "decm.networks.mlp.MLP"}}, "is no data set"),
-        ({"evaluation": {"bench": WRITE}}, "write_text is no bench"),
+        ({"evaluation": {"protocol": WRITE}}, "write_text is no protocol"),
     ],
 )
 def test_decms_own_functions_are_called_for_what_they_are_alone(config, said):
@@ -99,7 +99,7 @@ def test_decms_own_functions_are_called_for_what_they_are_alone(config, said):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_what_the_options_name_may_be_called(part):
-    """Networks, data sets and benches of conf/, each as what it is and as nothing else."""
+    """Networks, data sets and protocols of conf/, each as what it is and as nothing else."""
     names = {t for file in (conf_dir() / part).glob("*.yaml") for t in targets(yaml.safe_load(file.read_text()))}
     assert names
     for name in names:
@@ -115,7 +115,7 @@ def test_what_the_options_name_may_be_called(part):
         "decm.data.loader.IndexLoader",
         "decm.networks.autoencoder.Autoencoder",
         "decm.networks.layers.Block",
-        "decm.experiment.build.build_bench",
+        "decm.experiment.build.build_protocol",
         "decm.generator.decode.build_autoencoder",
         "decm.runs.folders.open_folder",
         "decm.training.module.DistillationModule",

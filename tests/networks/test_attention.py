@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from attention_tangents import MISTAKES, NAMES, attend, by_definition, random_inputs
-from decm.networks import attention, dual
+from decm.networks import attention, tangent_rules
 from decm.networks.attention import attention_dual, attention_tangent
 from decm.networks.layers import Block
 from helpers import largest, random_states, randomize_parameters, relative_error
@@ -133,7 +133,7 @@ def pairs(inputs):
 def test_where_an_input_needs_a_gradient_the_value_has_it_and_the_tangent_none(name):
     inputs = random_inputs(17, 16)
     part = inputs[NAMES.index(name)].requires_grad_()
-    o, do = dual.attention(*pairs(inputs))
+    o, do = tangent_rules.attention(*pairs(inputs))
     assert max(errors((o.detach(), do), by_definition(*(part.detach() for part in inputs)))) < 1e-6
     assert not do.requires_grad
     ours = torch.autograd.grad(o.square().sum(), part)[0]
@@ -144,9 +144,9 @@ def test_where_an_input_needs_a_gradient_the_value_has_it_and_the_tangent_none(n
 @pytest.mark.parametrize("grad", [True, False])
 def test_where_no_gradient_is_needed_both_come_from_the_operator(monkeypatch, grad):
     inputs = [part.requires_grad_(not grad) for part in random_inputs(17, 16)]
-    monkeypatch.delattr(dual.nnf, "scaled_dot_product_attention")
+    monkeypatch.delattr(tangent_rules.nnf, "scaled_dot_product_attention")
     with torch.set_grad_enabled(grad):
-        ours = dual.attention(*pairs(inputs))
+        ours = tangent_rules.attention(*pairs(inputs))
     assert all(map(torch.equal, ours, attention_dual(*inputs)))
     assert not any(part.requires_grad for part in ours)
 
@@ -175,14 +175,14 @@ def test_a_block_with_tangents_compiles_to_one_graph_and_computes_the_same():
 
 
 class DualBlock(nn.Module):
-    """A block whose forward is its dual."""
+    """A block whose forward is its `with_tangent`."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.block, self.attn = block, block.attn
 
     def forward(self, *inputs):
-        return self.block.dual(*inputs)
+        return self.block.with_tangent(*inputs)
 
 
 def test_the_compiled_operator_serves_any_number_of_tokens():

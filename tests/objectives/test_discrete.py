@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from decm.flow.derivative import dual
+from decm.flow.derivative import one_pass
 from decm.flow.exact import GaussianFlow
 from decm.objectives.alpha_flow import AlphaFlow
 from decm.objectives.base import Segment
@@ -40,7 +40,7 @@ def outcome(objective, part):
     rows = objective.ask(part, FIELD)
     F, dF = student(rows.x, rows.t, rows.s), None
     if rows.tangents is not None:
-        F, dF = dual(student, rows.x, rows.t, rows.s, rows.y, rows.tangents)
+        F, dF = one_pass(student, rows.x, rows.t, rows.s, rows.y, rows.tangents)
     aim = objective.aim(part, F, dF, FIELD)
     F = F.detach().requires_grad_()
     loss = objective.measure(part, F, aim)
@@ -65,7 +65,7 @@ def test_the_first_stage_near_the_data_is_flow_matching_and_the_steps_halve_from
 def test_many_small_steps_are_the_continuous_law():
     """(F - target) / a -> F - v - (1 - t) dF, to order a; with dF of the other sign it does not."""
     law, part = DiscreteConsistency(stages=14, k=0.0), segment()
-    F, dF = dual(student, *part.along_the_flow(part.velocity(FIELD))[:4], part.along_the_flow(part.v).tangents)
+    F, dF = one_pass(student, *part.along_the_flow(part.velocity(FIELD))[:4], part.along_the_flow(part.v).tangents)
     for sign, near in ((1, True), (-1, False)):
         span = (part.end - part.start).reshape(-1, 1, 1, 1)
         limit = F - part.v - sign * span * dF

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from decm.flow.derivative import dual
+from decm.flow.derivative import one_pass
 from decm.flow.exact import GaussianFlow, MixtureFlow, ring
 from decm.objectives.alpha_flow import AlphaFlow
 from decm.objectives.base import Rows, Segment
@@ -63,7 +63,7 @@ def student_of(objective, flow, distort=lambda rows: rows, field=None, **options
     rows = distort(objective.ask(segment, field))
     if rows.tangents is None:
         return segment, field, flow(rows.x, rows.t, rows.s), None
-    return segment, field, *dual(flow, rows.x, rows.t, rows.s, rows.y, rows.tangents)
+    return segment, field, *one_pass(flow, rows.x, rows.t, rows.s, rows.y, rows.tangents)
 
 
 def law(objective, flow, sign=1.0, **options):
@@ -187,7 +187,7 @@ def test_derivative_of_the_rings_map_is_that_of_finite_differences():
     flow, h = RING, 1e-3
     segment = segment_of(MeanFlow(), flow, last=0.95)
     rows = MeanFlow().ask(segment, unguided(flow))
-    _, dF = dual(flow, rows.x, rows.t, rows.s, rows.y, rows.tangents)
+    _, dF = one_pass(flow, rows.x, rows.t, rows.s, rows.y, rows.tangents)
     F = {k: flow(rows.x + k * h * rows.tangents[0], rows.t + k * h, rows.s) for k in (-2, -1, 1, 2)}
     by_differences = (F[-2] - 8 * F[-1] + 8 * F[1] - F[2]) / (12 * h)  # order 4
     assert largest(dF - by_differences) < 1e-4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from decm.flow.derivative import dual
+from decm.flow.derivative import one_pass
 from decm.flow.path import interpolate
 from decm.flow.velocity import GuidedVelocity
 from decm.networks.dit import LightningDiT
@@ -50,7 +50,7 @@ def loss_of(golden, objective, start, end, net, flip=1.0):
     if rows.tangents is None:
         F, dF = net(*rows[:4]), None
     else:
-        F, dF = dual(net, *rows[:4], rows.tangents)
+        F, dF = one_pass(net, *rows[:4], rows.tangents)
     with torch.no_grad():
         aim = objective.aim(segment, F.detach(), dF if dF is None else flip * dF, golden.field)
     return objective.measure(segment, F, aim).mean()

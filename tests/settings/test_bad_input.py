@@ -169,7 +169,7 @@ def test_data_that_do_not_fit_the_network(cached):
         (["evaluation.num_samples=3"], "evaluation.num_samples=3; expected 4 or more"),
         (["evaluation.every=2", "evaluation.every_num_samples=2"], "evaluation.every_num_samples=2"),
         (["evaluation.preview_every=-1"], "evaluation.preview_every=-1"),
-        (["evaluation=images", "evaluation.bench.reference=no.npz"], "no.npz"),
+        (["evaluation=images", "evaluation.protocol.reference=no.npz"], "no.npz"),
         (["data=folder", "data.path=no_set"], "no_set"),
         (["warm_start=no.ckpt"], "'no.ckpt' does not exist"),
         (["teacher=checkpoint", "teacher.path=no_run"], "'no_run' does not exist"),

@@ -48,13 +48,13 @@ def test_every_option_composes(number):
     chosen = {group: options[number % len(options)] for group, options in GROUPS.items() if group != "experiment"}
     cfg = composed(*(f"{group}={option}" for group, option in chosen.items()))
     assert all(group in ("sweep", "launcher") or cfg[group] is not None for group in chosen)
-    assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.bench.reference"}
+    assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.protocol.reference"}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_with_the_segments_of_any_method(experiment):
     cfg = composed(f"experiment={experiment}")
-    assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.bench.reference"}
+    assert OmegaConf.missing_keys(cfg) <= {"data.path", "teacher.path", "evaluation.protocol.reference"}
     assert list(composed(f"experiment={experiment}", "method=fm").method) == ["instantaneous"]
 
 

@@ -68,17 +68,17 @@ def test_data_that_are_normalized_otherwise_are_other_data(tmp_path):
     [
         "warm_start",
         "teacher.path",
-        "evaluation.bench.reference",
-        "evaluation.bench.weights",
-        "evaluation.bench.autoencoder.path",
-        "evaluation.bench.dinov2.reference",
-        "evaluation.bench.dinov2.weights",
+        "evaluation.protocol.reference",
+        "evaluation.protocol.weights",
+        "evaluation.protocol.autoencoder.path",
+        "evaluation.protocol.dinov2.reference",
+        "evaluation.protocol.dinov2.weights",
     ],
 )
 def test_weights_and_statistics_are_known_by_their_bytes(setting, tmp_path):
     for name, content in (("one", b"a"), ("copy", b"a"), ("two", b"b")):
         (tmp_path / name).write_bytes(content)
-    more = ["evaluation=images", "evaluation.bench.reference=x"] if "bench" in setting else []
+    more = ["evaluation=images", "evaluation.protocol.reference=x"] if "protocol" in setting else []
     more += ["teacher=weights"] if setting == "teacher.path" else []
     one, copy, two, gone = (
         settings_of(*more, f"{setting}={tmp_path / name}")[0] for name in ("one", "copy", "two", "gone")

@@ -83,7 +83,7 @@ def test_names_of_classes_are_taken_in_any_letters(text, labels):
     ("verb", "key"),
     [
         ("train", "data.path"),
-        ("train", "evaluation.bench.dinov2.weights"),
+        ("train", "evaluation.protocol.dinov2.weights"),
         ("reference", "data.path"),
         ("evaluate", "data.path"),
     ],

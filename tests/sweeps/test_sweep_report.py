@@ -111,11 +111,11 @@ def test_figures_of_different_data_or_judges_are_said_not_to_compare(sweep):
         job(
             sweep,
             4 + number,
-            ["experiment=smoke", "data='a b'", f"data.path={path}", f"evaluation.bench.keep={number}"],
+            ["experiment=smoke", "data='a b'", f"data.path={path}", f"evaluation.protocol.keep={number}"],
             0.5,
         )
     text = report(sweep)
-    assert "The jobs differ in data.path, evaluation.bench.keep: their figures do not compare." in text
+    assert "The jobs differ in data.path, evaluation.protocol.keep: their figures do not compare." in text
     assert "The best, to paste" not in text
 
 

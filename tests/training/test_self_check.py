@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from decm.networks import dual
+from decm.networks import tangent_rules
 from decm.networks.dit import LightningDiT
 from decm.networks.regions import prepare_regions, regions
 from decm.training.callbacks.reliability.self_check import LIMITS, SelfCheck, WrongTangentError, check_tangents
@@ -42,14 +42,14 @@ def test_half_precision_passes_within_its_own_limits_alone():
 
 def dropping(monkeypatch, network, name):
     """The tangent of the MLP in block `name` is dropped from now on, as some faults of PyTorch do it."""
-    right = dual.swiglu
+    right = tangent_rules.swiglu
     network.get_submodule(f"{name}.mlp").drops = True  # a graph is shared by blocks whose attributes are equal
 
     def swiglu(layer, x, dx):
         y, dy = right(layer, x, dx)
         return y, torch.zeros_like(dy) if hasattr(layer, "drops") else dy
 
-    monkeypatch.setattr(dual, "swiglu", swiglu)
+    monkeypatch.setattr(tangent_rules, "swiglu", swiglu)
 
 
 @pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)
@@ -74,7 +74,9 @@ def test_a_tangent_dropped_within_a_compiled_region_is_found_and_named(monkeypat
 
 def test_a_fault_outside_of_the_blocks_is_found_in_the_whole_network(monkeypatch):
     network = small_dit()
-    monkeypatch.setattr(network.final_layer, "dual", lambda h, dh, c, dc: (network.final_layer(h, c), dh[..., :32] * 0))
+    monkeypatch.setattr(
+        network.final_layer, "with_tangent", lambda h, dh, c, dc: (network.final_layer(h, c), dh[..., :32] * 0)
+    )
     with pytest.raises(WrongTangentError, match="tangent of the whole network"):
         check(network)
 

@@ -18,9 +18,9 @@ from decm.settings.composition import compose
 FILES = {
     "data.path": "the data set: decm latents encode or import",
     "teacher.path": "the teacher's weights",
-    "evaluation.bench.autoencoder.path": "the autoencoder's weights",
-    "evaluation.bench.reference": "the reference statistics",
-    "evaluation.bench.weights": "the weights of the features",
+    "evaluation.protocol.autoencoder.path": "the autoencoder's weights",
+    "evaluation.protocol.reference": "the reference statistics",
+    "evaluation.protocol.weights": "the weights of the features",
 }
 OPTIONAL = ("diffusers", "huggingface-hub", "wandb-workspaces", "triton")  # of extras, where they are used
 

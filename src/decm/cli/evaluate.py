@@ -20,10 +20,10 @@ from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.stored import StoredEvaluator, forget, stored, write_pictures
-from decm.experiment.bench import Bench
-from decm.experiment.build import build_bench, build_evaluator, segment_names
+from decm.experiment.build import build_evaluator, build_protocol, segment_names
 from decm.experiment.checks import check_evaluation, check_num_samples
 from decm.experiment.models import Model, load_model
+from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import figures, score_models
 from decm.report.table import markdown, show
 from decm.runs.folders import new_evaluation, read_config, write_results
@@ -44,13 +44,13 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
         use_average(model, cfg.ema_sigma_rel)
     began = time.perf_counter()
     dataset = same_data(run, model)
-    bench = build_bench(run, dataset)
-    check_num_samples(run.evaluation, bench.judge, prefix="")
-    pixels = getattr(bench.painter, "to_pixels", None)
+    protocol = build_protocol(run, dataset)
+    check_num_samples(run.evaluation, protocol.judge, prefix="")
+    pixels = getattr(protocol.painter, "to_pixels", None)
     if cfg.save is not None and pixels is None:
         raise ValueError("save=npz: the samples of this run are no pictures.")
-    evaluator = build_stored(run, bench, dataset, model, folder, cfg.ema_sigma_rel)
-    results = score_models(run, evaluator, bench, model.flow_map, None)
+    evaluator = build_stored(run, protocol, dataset, model, folder, cfg.ema_sigma_rel)
+    results = score_models(run, evaluator, protocol, model.flow_map, None)
     if results is None:
         return None
     results |= {
@@ -111,18 +111,20 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
         if "path" not in run.data:
             raise ValueError(f"data.path={cfg.data.path} has no effect: the data of this run are {run.data._target_}.")
         run.data.path = cfg.data.path
-    bench = run.evaluation.bench
+    protocol = run.evaluation.protocol
     given = [key for key in ("reference", "features", "weights") if cfg[key] is not None]
-    ignored = [key for key in given if key not in bench]
+    ignored = [key for key in given if key not in protocol]
     if ignored:
-        raise ValueError(f"{ignored[0]}={cfg[ignored[0]]} has no effect: the bench of this run is {bench._target_}.")
-    if cfg.features is not None:
-        bench.weights = None  # the old features'
-    for key in given:
-        bench[key] = cfg[key]
-    if cfg.features is not None and cfg.reference is None and bench.reference and cfg.features != "inception":
         raise ValueError(
-            f"features={cfg.features}: the run's reference {bench.reference} is of other features. Set reference=..."
+            f"{ignored[0]}={cfg[ignored[0]]} has no effect: the protocol of this run is {protocol._target_}."
+        )
+    if cfg.features is not None:
+        protocol.weights = None  # the old features'
+    for key in given:
+        protocol[key] = cfg[key]
+    if cfg.features is not None and cfg.reference is None and protocol.reference and cfg.features != "inception":
+        raise ValueError(
+            f"features={cfg.features}: the run's reference {protocol.reference} is of other features. Set reference=..."
         )
     return run
 
@@ -152,10 +154,10 @@ def use_average(model: Model, sigma_rel: float) -> None:
 
 
 def build_stored(
-    run: DictConfig, bench: Bench, dataset: Dataset, model: Model, folder: Path, sigma_rel: float | None
+    run: DictConfig, protocol: EvaluationProtocol, dataset: Dataset, model: Model, folder: Path, sigma_rel: float | None
 ) -> StoredEvaluator:
     """The run's evaluator, which keeps what it generates in `folder` until the end."""
-    plain: Evaluator = build_evaluator(run, bench, dataset, str(next(model.network.parameters()).device))
+    plain: Evaluator = build_evaluator(run, protocol, dataset, str(next(model.network.parameters()).device))
     status = os.stat(model.checkpoint)
     identity = {
         "checkpoint": model.checkpoint.name,

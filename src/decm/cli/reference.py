@@ -15,7 +15,7 @@ from decm.evaluation.devices import compute_device, pick_device
 from decm.evaluation.extractors import build_extractor
 from decm.evaluation.progress import progress
 from decm.evaluation.statistics import build_reference, write_reference
-from decm.experiment.bench_images import stored_states
+from decm.experiment.protocols_images import stored_states
 from decm.experiment.scores import code_version
 from decm.generator.decode import build_decoder
 

@@ -20,7 +20,7 @@ DINOV2_FILE = "dinov2_{arch}_pretrain.pth"
 DINOV2_ORIGIN = "https://dl.fbaipublicfiles.com/dinov2/dinov2_{arch}/" + DINOV2_FILE
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPATIAL_CHANNELS = 7  # of 192: ADM's evaluator, so that sFID has about as many dimensions as FID
-KEY = "evaluation.bench.weights"
+KEY = "evaluation.protocol.weights"
 
 
 class Extractor(Protocol):

@@ -10,7 +10,7 @@ from torch import nn
 
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
-from decm.experiment.bench import Bench
+from decm.experiment.protocols import EvaluationProtocol
 from decm.training.callbacks.method.trajectories import Trajectory
 
 
@@ -41,17 +41,17 @@ def segment_names(cfg: DictConfig) -> list[str]:
     return [str(node.name) for node in cfg.method.values()]
 
 
-def build_bench(cfg: DictConfig, dataset: Dataset) -> Bench:
+def build_protocol(cfg: DictConfig, dataset: Dataset) -> EvaluationProtocol:
     """Judge, painter and exact maps for the data."""
-    return instantiate(cfg.evaluation.bench, dataset=dataset, cache=Path(cfg.runs) / "cache")
+    return instantiate(cfg.evaluation.protocol, dataset=dataset, cache=Path(cfg.runs) / "cache")
 
 
-def build_evaluator(cfg: DictConfig, bench: Bench, dataset: Dataset, device: str = "cpu") -> Evaluator:
+def build_evaluator(cfg: DictConfig, protocol: EvaluationProtocol, dataset: Dataset, device: str = "cpu") -> Evaluator:
     """The evaluator of a configuration."""
     e, manifest = cfg.evaluation, dataset.manifest
     samplers = {int(nfe): str(name) for nfe, name in (e.samplers or {}).items()}
     return Evaluator(
-        judge=bench.judge,
+        judge=protocol.judge,
         shape=manifest.shape,
         num_classes=manifest.num_classes,
         seed=e.seed,

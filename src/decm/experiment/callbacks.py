@@ -17,9 +17,9 @@ from decm.checkpoints.names import CHECKPOINTS
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
 from decm.evaluation.devices import pick_device
-from decm.experiment.bench import Bench
 from decm.experiment.build import build_evaluator, build_trajectories, segment_names
 from decm.experiment.expected import build_expected
+from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import code_version
 from decm.experiment.teachers import TeacherBundle
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
@@ -88,10 +88,10 @@ def build_callbacks(
     folder: Path,
     dataset: Dataset,
     source: TeacherBundle,
-    bench: Bench | None,
+    protocol: EvaluationProtocol | None,
     teacher: dict[str, str | None],
 ) -> list[Callback]:
-    """Trajectories, EMA, progress, guards and checkpoints; with a bench the previews and evaluation in the loop."""
+    """Trajectories, EMA, progress, guards and checkpoints; with a protocol the previews and evaluation in the loop."""
     callbacks: list[Callback] = [
         *build_trajectories(cfg),
         EMA(cfg.ema.kind, cfg.ema.decay, cfg.ema.sigma_rel),
@@ -109,16 +109,16 @@ def build_callbacks(
         kept = cfg.snapshots
         callbacks.append(EMASnapshots(folder / FOLDER, kept.every, list(kept.sigma_rels), kept.dtype))
     evaluate = None
-    if bench is not None:
+    if protocol is not None:
         e, names = cfg.evaluation, segment_names(cfg)
-        evaluator = build_evaluator(cfg, bench, dataset)
-        evaluate = Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, bench.map_errors, names)
+        evaluator = build_evaluator(cfg, protocol, dataset)
+        evaluate = Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, protocol.map_errors, names)
         callbacks += [
             Previews(
                 e.preview_every,
                 e.nfe,
                 evaluator=evaluator,
-                painter=bench.painter,
+                painter=protocol.painter,
                 folder=folder / "previews",
                 trained_on=names,
                 teacher=source.flow_map,

@@ -17,9 +17,9 @@ from decm.checkpoints.first_process import is_first
 from decm.checkpoints.names import CHECKPOINTS, LAST_OF_RUN
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
-from decm.experiment.bench import Bench
 from decm.experiment.build import build_network
 from decm.experiment.callbacks import build_callbacks, machine
+from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.resume import resume_point, teacher_facts
 from decm.experiment.teachers import TeacherBundle, initialize_student
 from decm.experiment.warm_start import warm_start
@@ -91,7 +91,7 @@ def fit(
     folder: Path,
     dataset: Dataset,
     source: TeacherBundle,
-    bench: Bench | None = None,
+    protocol: EvaluationProtocol | None = None,
     group: str | None = None,
 ) -> Fitted:
     """Train until max_steps, from the newest whole checkpoint of the folder if there is one.
@@ -109,7 +109,7 @@ def fit(
             resumed = resume_point(folder / CHECKPOINTS, teacher)
             module = build_module(cfg, source, rollbacks, fresh=resumed is None)
             callbacks = build_callbacks(
-                cfg, settings, folder=folder, dataset=dataset, source=source, bench=bench, teacher=teacher
+                cfg, settings, folder=folder, dataset=dataset, source=source, protocol=protocol, teacher=teacher
             )
             try:
                 trainer = train(

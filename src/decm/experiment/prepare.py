@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 
 from decm.checkpoints.first_process import is_first
 from decm.data.loader import Dataset, micro_batch_size
-from decm.experiment.bench import Bench
-from decm.experiment.build import build_bench, build_dataset, build_network, build_trajectories
+from decm.experiment.build import build_dataset, build_network, build_protocol, build_trajectories
 from decm.experiment.callbacks import build_callbacks, machine
 from decm.experiment.checks import check_num_samples, check_settings
 from decm.experiment.dry_run import needs_no_teacher
+from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.teachers import (
     TeacherBundle,
     check_finished_teacher,
@@ -37,10 +37,10 @@ from decm.training.loggers import wandb_mode
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data set and bench of a run, and the source of its velocity where no teacher has to be trained first."""
+    """The data set and protocol of a run, and the source of its velocity where no teacher has to be trained first."""
 
     dataset: Dataset
-    bench: Bench
+    protocol: EvaluationProtocol
     source: TeacherBundle | None
 
 
@@ -76,12 +76,12 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
             folder=Path(cfg.runs),
             dataset=dataset,
             source=source or TeacherBundle(None),
-            bench=None,
+            protocol=None,
             teacher={},
         )
-    bench = build_bench(cfg, dataset)
-    check_num_samples(cfg.evaluation, bench.judge)
-    return Prepared(dataset, bench, source)
+    protocol = build_protocol(cfg, dataset)
+    check_num_samples(cfg.evaluation, protocol.judge)
+    return Prepared(dataset, protocol, source)
 
 
 def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:

@@ -14,10 +14,10 @@ from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device, rank_and_world
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.stored import forget, stored
-from decm.experiment.bench import Bench
 from decm.experiment.build import build_dataset, build_evaluator, segment_names
 from decm.experiment.fit import fit, quiet
 from decm.experiment.prepare import Prepared, check_writable, prepare
+from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import code_version, costs, figures, score_models
 from decm.experiment.teachers import TeacherBundle, load_or_train_teacher
 from decm.flow.exact import MixtureFlow
@@ -66,20 +66,20 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
 
     Each process generates its share of the samples, the first one scores and writes.
     """
-    dataset, bench = prepared.dataset, prepared.bench
+    dataset, protocol = prepared.dataset, prepared.protocol
     if is_first():
         save_data_metadata(folder, dataset.manifest.metadata())
     source = prepared.source or load_or_train_teacher(cfg, dataset, fit_teacher)
     if not cfg.distill:
-        return score_teacher(cfg, folder, dataset, bench, source)
-    fitted = fit(cfg, folder, dataset, source, bench, group)
+        return score_teacher(cfg, folder, dataset, protocol, source)
+    fitted = fit(cfg, folder, dataset, source, protocol, group)
     try:
         began = time.perf_counter()
-        evaluator = final_evaluator(cfg, folder, dataset, bench, fitted.device)
+        evaluator = final_evaluator(cfg, folder, dataset, protocol, fitted.device)
         fitted.module.to(evaluator.device).eval()
-        results = score_models(cfg, evaluator, bench, fitted.module.ema_map, source.flow_map)
+        results = score_models(cfg, evaluator, protocol, fitted.module.ema_map, source.flow_map)
         seconds = time.perf_counter() - began
-        pictures = draw(cfg, folder, evaluator, bench, fitted.module.ema_map, source.flow_map)
+        pictures = draw(cfg, folder, evaluator, protocol, fitted.module.ema_map, source.flow_map)
         if results is None:
             return None
         results["seconds"] = {"teacher": source.seconds, "distill": fitted.seconds, "evaluate": seconds}
@@ -99,16 +99,18 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
         finish(fitted.loggers)
 
 
-def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, source: TeacherBundle) -> float | None:
+def score_teacher(
+    cfg: DictConfig, folder: Path, dataset: Dataset, protocol: EvaluationProtocol, source: TeacherBundle
+) -> float | None:
     """`distill=false`: score the teacher alone, as guided by these settings; returns its metric at its most steps."""
     assert source.teacher is not None  # by check_settings
     began = time.perf_counter()
-    evaluator = final_evaluator(cfg, folder, dataset, bench, pick_device(cfg.trainer.accelerator))
+    evaluator = final_evaluator(cfg, folder, dataset, protocol, pick_device(cfg.trainer.accelerator))
     if source.teacher.network is not None:
         source.teacher.network.to(evaluator.device)
-    results = score_models(cfg, evaluator, bench, None, source.flow_map)
+    results = score_models(cfg, evaluator, protocol, None, source.flow_map)
     seconds = time.perf_counter() - began
-    draw(cfg, folder, evaluator, bench, None, source.flow_map)
+    draw(cfg, folder, evaluator, protocol, None, source.flow_map)
     if results is None:
         return None
     results["seconds"] = {"teacher": source.seconds, "evaluate": seconds}
@@ -118,12 +120,14 @@ def score_teacher(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench,
     return metric(results)
 
 
-def final_evaluator(cfg: DictConfig, folder: Path, dataset: Dataset, bench: Bench, device: str) -> Evaluator:
+def final_evaluator(
+    cfg: DictConfig, folder: Path, dataset: Dataset, protocol: EvaluationProtocol, device: str
+) -> Evaluator:
     """The evaluator after the training; that of several processes keeps what each makes until the scores are written.
 
     A run that is continued at its end comes to the same samples, so that they are known by settings and code alone.
     """
-    evaluator = build_evaluator(cfg, bench, dataset, device)
+    evaluator = build_evaluator(cfg, protocol, dataset, device)
     if rank_and_world()[1] == 1:
         return evaluator
     settings = read_config(folder) or {}  # of the first process: all must come to the same name
@@ -140,13 +144,18 @@ def fit_teacher(cfg: DictConfig, folder: Path) -> None:
 
 
 def draw(
-    cfg: DictConfig, folder: Path, evaluator: Evaluator, bench: Bench, student: FlowMap | None, teacher: FlowMap | None
+    cfg: DictConfig,
+    folder: Path,
+    evaluator: Evaluator,
+    protocol: EvaluationProtocol,
+    student: FlowMap | None,
+    teacher: FlowMap | None,
 ) -> dict[str, Path]:
     """Pictures: a grid for each NFE, and the same seeds side by side across NFE under the teacher's most steps.
 
     All processes generate, the first one draws.
     """
-    e, names, painter = cfg.evaluation, segment_names(cfg), bench.painter
+    e, names, painter = cfg.evaluation, segment_names(cfg), protocol.painter
     pictures: dict[str, Path] = {}
     rows: dict[str, Tensor] = {}
     if teacher is not None:
@@ -165,7 +174,7 @@ def draw(
     if rows:
         pictures["comparison"] = folder / "comparison.png"
         painter.compare(rows, pictures["comparison"])
-    exact = bench.map_errors.exact if bench.map_errors is not None else None
+    exact = protocol.map_errors.exact if protocol.map_errors is not None else None
     if cfg.report and student is not None and isinstance(exact, MixtureFlow):
         draw_movie(folder, evaluator, exact, student)
     return pictures

@@ -10,13 +10,17 @@ from decm import __version__
 from decm.evaluation.devices import rank_and_world
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.titles import PER_NFE
-from decm.experiment.bench import Bench
 from decm.experiment.build import segment_names
+from decm.experiment.protocols import EvaluationProtocol
 from decm.flow.flow_map import FlowMap
 
 
 def score_models(
-    cfg: DictConfig, evaluator: Evaluator, bench: Bench, student: FlowMap | None, teacher: FlowMap | None
+    cfg: DictConfig,
+    evaluator: Evaluator,
+    protocol: EvaluationProtocol,
+    student: FlowMap | None,
+    teacher: FlowMap | None,
 ) -> dict[str, Any] | None:
     """Student, teacher and floor, and the errors of the maps where they are known; None on processes but the first.
 
@@ -34,17 +38,17 @@ def score_models(
 
     students = scores_of(student, "student", names)
     teachers = scores_of(teacher, "teacher", [])
-    errors = bench.map_errors(student, evaluator.device) if bench.map_errors and student else None
+    errors = protocol.map_errors(student, evaluator.device) if protocol.map_errors and student else None
     if not is_first:
         return None
     results: dict[str, Any] = {
         "experiment": cfg.name,
         "seed": cfg.seed,
-        "metric": bench.judge.metric,
-        "reference": bench.judge.reference,
+        "metric": protocol.judge.metric,
+        "reference": protocol.judge.reference,
         "num_samples": e.num_samples,
         "evaluation_seed": e.seed,
-        "floor": bench.judge.floor(e.num_samples),
+        "floor": protocol.judge.floor(e.num_samples),
         "samplers": {str(nfe): evaluator.sampler(nfe, names if student else []) for nfe in e.nfe},
         "teacher": {nfe: score["value"] for nfe, score in teachers.items()},
         "student": {nfe: score["value"] for nfe, score in students.items()},

@@ -16,7 +16,7 @@ Tangents = tuple[Tensor, Tensor, Tensor]  # (dx [B, ...], dt [B], ds [B])
 Engine = Callable[[Network, Tensor, Tensor, Tensor, Tensor, Tangents], tuple[Tensor, Tensor]]
 
 
-def dual(net: Network, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
+def one_pass(net: Network, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
     """(F, dF) by forward-mode differentiation, in one pass."""
     if supports_tangents(net):
         F, dF = net(x, t, s, y, tangents=tangents)
@@ -24,7 +24,8 @@ def dual(net: Network, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tan
     if isinstance(net, torch.nn.Module):
         warnings.warn(  # Python shows it once
             f"{type(net).__name__} does not take tangents: torch.func.jvp differentiates it as a whole, which takes "
-            "longer, unfuses its attention and keeps more activations. See networks/dual.py for what takes them.",
+            "longer, unfuses its attention and keeps more activations. See networks/tangent_rules.py for what takes "
+            "them.",
             stacklevel=2,
         )
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward derivative (pytorch#128971)
@@ -39,10 +40,10 @@ def supports_tangents(net: Network) -> bool:
 
 
 def split(net: Network, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
-    """(F, dF) by an ordinary forward and a dual pass without gradient: for activation checkpointing."""
+    """(F, dF) by an ordinary forward and a pass with tangents without gradient: for activation checkpointing."""
     F = net(x, t, s, y)  # first: autocast would keep weights that were cast without a gradient
     with torch.no_grad():
-        return F, dual(net, x, t, s, y, tangents)[1]
+        return F, one_pass(net, x, t, s, y, tangents)[1]
 
 
 def finite_difference(
@@ -57,4 +58,4 @@ def finite_difference(
     return F, (ahead - behind) / (2 * eps)
 
 
-ENGINES: dict[str, Engine] = {"dual": dual, "split": split, "finite_difference": finite_difference}
+ENGINES: dict[str, Engine] = {"dual": one_pass, "split": split, "finite_difference": finite_difference}

@@ -154,7 +154,7 @@ def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
         "data": checkpoint["manifest"],
         "trained_on": [str(node["name"]) for node in run["method"].values()],
         "samplers": {str(nfe): str(name) for nfe, name in (run["evaluation"].get("samplers") or {}).items()},
-        "autoencoder": run["evaluation"]["bench"].get("autoencoder"),
+        "autoencoder": run["evaluation"]["protocol"].get("autoencoder"),
         "training": without_paths({key: run[key] for key in TRAINING if key in run}),
         "results": stored_results(results) if scored else None,
     }

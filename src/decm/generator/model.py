@@ -156,7 +156,7 @@ class Generator:
         """The way from states to uint8 images; read once. Raises ValueError where there is none."""
         if self._decoder is None:
             settings = {"kind": None, "path": None, "args": None, "chunk": 16, **(self.config["autoencoder"] or {})}
-            if not is_latent(self.config["data"]):  # a bench names an autoencoder for any data
+            if not is_latent(self.config["data"]):  # a protocol names an autoencoder for any data
                 settings |= {"kind": None, "path": None}
             elif settings["kind"] != PROJECTION:
                 settings["path"] = self._autoencoder_file(settings)

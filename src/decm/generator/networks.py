@@ -1,7 +1,7 @@
 """From stored settings and weights to a network; and what such settings may call.
 
 All that they name is decm's, an optimizer of torch's, or of a package that the user trusts. Called are networks, data
-sets and benches alone.
+sets and protocols alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,15 @@ from torch import nn
 
 from decm.checkpoints.trust import TRUSTED, trusted
 
-PARTS = {"network": "network", "data": "data set", "evaluation": "bench"}  # what is built from a part of the settings
+PARTS = {
+    "network": "network",
+    "data": "data set",
+    "evaluation": "protocol",
+}  # what is built from a part of the settings
 EXPECTED = {
     "network": "a class of decm.networks with forward(x, t, s, y)",
     "data": "a class of decm.data with batch(seed, index), or a function there that returns one",
-    "evaluation": "a bench of decm, as in conf/evaluation",
+    "evaluation": "a protocol of decm, as in conf/evaluation",
 }
 
 
@@ -62,8 +66,8 @@ def is_part(part: str, thing: Any) -> bool:
     """Whether a class or function is of decm, and what this part of the settings is called for.
 
     A network is a module of decm.networks with `forward(x, t, s, y, ...)`. A data set is a class of decm.data with
-    `batch(seed, index)`, or a function there that returns one. A bench is a function `(dataset, cache, ...)` that
-    returns a Bench.
+    `batch(seed, index)`, or a function there that returns one. A protocol is a function `(dataset, cache, ...)` that
+    returns a EvaluationProtocol.
     """
     origin = f"{getattr(thing, '__module__', '')}."
     if part == "network":
@@ -72,7 +76,7 @@ def is_part(part: str, thing: Any) -> bool:
     if part == "data":
         return origin.startswith("decm.data.") and _takes(getattr(_made(thing), "batch", None), "self", "seed", "index")
     is_bench = origin.startswith("decm.") and _takes(thing, "dataset", "cache")
-    return is_bench and getattr(_made(thing), "__name__", "") == "Bench"
+    return is_bench and getattr(_made(thing), "__name__", "") == "EvaluationProtocol"
 
 
 def _made(thing: Any) -> Any:

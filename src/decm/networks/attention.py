@@ -4,8 +4,8 @@
     o = P v                     do = H v + P dv - rowsum(H) o
 
 Opaque, so that a compiled region neither looks into it nor breaks at it; and without a derivative of its own, since a
-tangent is never part of the gradient's graph (networks/dual.py). Neither P nor H is ever held whole: memory is linear
-in the number of tokens.
+tangent is never part of the gradient's graph (networks/tangent_rules.py). Neither P nor H is ever held whole: memory is
+linear in the number of tokens.
 """
 
 from typing import Any

@@ -4,8 +4,8 @@ import torch
 from timm.layers import RotaryEmbeddingCat, build_sincos2d_pos_embed
 from torch import Tensor, nn
 
-from decm.networks.dual import Dual
 from decm.networks.layers import Block, Conditioned, FinalLayer
+from decm.networks.tangent_rules import WithTangent
 
 
 class LightningDiT(Conditioned):
@@ -52,7 +52,7 @@ class LightningDiT(Conditioned):
 
     def forward(
         self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: tuple[Tensor, Tensor, Tensor] | None = None
-    ) -> Tensor | Dual:
+    ) -> Tensor | WithTangent:
         """F, or (F, dF) with `tangents` (dx, dt, ds), of the type of x; dF has no gradient."""
         dtype = self.x_embedder.weight.dtype  # bfloat16 where parameters are cast; the embeddings stay in float32
         h = self._tokens(x.to(dtype), self.x_embedder.bias) + self.pos_embed.to(dtype)
@@ -62,12 +62,12 @@ class LightningDiT(Conditioned):
                 h = block(h, c, self.rope)
             return self._unpatchify(self.final_layer(h, c)).to(x.dtype)
         dx, dt, ds = tangents
-        c, dc = (part.to(dtype) for part in self.condition_dual(t, s, y, dt, ds))
+        c, dc = (part.to(dtype) for part in self.condition_with_tangent(t, s, y, dt, ds))
         with torch.no_grad():
             dh = self._tokens(dx.to(dtype), None)
         for block in self.blocks:
             h, dh = block(h, c, self.rope, (dh, dc))
-        h, dh = self.final_layer.dual(h, dh, c, dc)
+        h, dh = self.final_layer.with_tangent(h, dh, c, dc)
         return self._unpatchify(h).to(x.dtype), self._unpatchify(dh).to(x.dtype)
 
     def _tokens(self, x: Tensor, bias: Tensor | None) -> Tensor:

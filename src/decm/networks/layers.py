@@ -1,7 +1,7 @@
 """The layers that timm does not have: time and end embedding, attention with QK-norm and RoPE, adaLN block.
 
-Each has a `dual`, which carries a tangent beside the value (networks/dual.py). What is sharded on its own (the block
-and the two embeddings) takes the tangents as arguments of its call, so that hooks see them pass.
+Each has a `with_tangent`, which carries a tangent beside the value (networks/tangent_rules.py). What is sharded on its
+own (the block and the two embeddings) takes the tangents as arguments of its call, so that hooks see them pass.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from timm.layers import RmsNorm, SwiGLUPacked, apply_rot_embed_cat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from decm.networks import dual
-from decm.networks.dual import Dual
+from decm.networks import tangent_rules
+from decm.networks.tangent_rules import WithTangent
 
 EPS = 1e-6  # LightningDiT's, for every RMSNorm
 FEATURES = 256  # of a time
@@ -74,23 +74,23 @@ class _Embedding(nn.Module):
         with torch.autocast(t.device.type, enabled=False):  # times need more digits than bfloat16 has
             return self.mlp(time_features(t, self.scale).to(next(self.mlp.parameters()).dtype))
 
-    def embed_dual(self, t: Tensor, dt: Tensor) -> Dual:
+    def embed_with_tangent(self, t: Tensor, dt: Tensor) -> WithTangent:
         with torch.autocast(t.device.type, enabled=False):
-            return self._embed_dual(t, dt)
+            return self._embed_with_tangent(t, dt)
 
-    def _embed_dual(self, t: Tensor, dt: Tensor) -> Dual:
+    def _embed_with_tangent(self, t: Tensor, dt: Tensor) -> WithTangent:
         angle, dangle = time_angle(t, self.scale), time_angle(dt, self.scale)
         cos, sin = angle.cos(), angle.sin()
         features, dfeatures = torch.cat([cos, sin], dim=1), torch.cat([-sin * dangle, cos * dangle], dim=1)
         dtype = next(self.mlp.parameters()).dtype
-        return dual.sequential(self.mlp, features.to(dtype), dfeatures.to(dtype))
+        return tangent_rules.sequential(self.mlp, features.to(dtype), dfeatures.to(dtype))
 
 
 class TimeEmbedding(_Embedding):
     """What the network knows of a segment's start t."""
 
-    def forward(self, t: Tensor, dt: Tensor | None = None) -> Tensor | Dual:
-        return self.embed(t) if dt is None else self.embed_dual(t, dt)
+    def forward(self, t: Tensor, dt: Tensor | None = None) -> Tensor | WithTangent:
+        return self.embed(t) if dt is None else self.embed_with_tangent(t, dt)
 
 
 class EndEmbedding(_Embedding):
@@ -106,14 +106,14 @@ class EndEmbedding(_Embedding):
         super().__init__(width, scale, zero=True)
         self.kind = kind
 
-    def forward(self, t: Tensor, s: Tensor, tangents: Dual | None = None) -> Tensor | Dual:
+    def forward(self, t: Tensor, s: Tensor, tangents: WithTangent | None = None) -> Tensor | WithTangent:
         """Of the end s of segments from t; with `tangents` (dt, ds) the value and its tangent."""
         if tangents is None:
             return self.embed(s) if self.kind == "raw" else self.embed(s - t) - self.embed(torch.zeros_like(t))
         dt, ds = tangents
         if self.kind == "raw":
-            return self.embed_dual(s, ds)
-        embedded, dembedded = self.embed_dual(s - t, ds - dt)
+            return self.embed_with_tangent(s, ds)
+        embedded, dembedded = self.embed_with_tangent(s - t, ds - dt)
         return embedded - self.embed(torch.zeros_like(t)), dembedded
 
 
@@ -141,7 +141,7 @@ class Conditioned(nn.Module):
         c = self.t_embedder(t) + self.y_embedder(y)
         return c if self.s_embedder is None else c + self.s_embedder(t, s)
 
-    def condition_dual(self, t: Tensor, s: Tensor, y: Tensor, dt: Tensor, ds: Tensor) -> Dual:
+    def condition_with_tangent(self, t: Tensor, s: Tensor, y: Tensor, dt: Tensor, ds: Tensor) -> WithTangent:
         """c and its tangent along (dt, ds)."""
         c, dc = self.t_embedder(t, dt)
         c = c + self.y_embedder(y)
@@ -175,24 +175,24 @@ class Attention(nn.Module):
         out = nnf.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).reshape(B, N, width))
 
-    def dual(self, x: Tensor, dx: Tensor, rope: Tensor) -> Dual:
+    def with_tangent(self, x: Tensor, dx: Tensor, rope: Tensor) -> WithTangent:
         B, N, width = x.shape
-        qkv, dqkv = dual.linear(self.qkv, x, dx)
+        qkv, dqkv = tangent_rules.linear(self.qkv, x, dx)
         q, k, v = qkv.reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         dq, dk, dv = dqkv.reshape(B, N, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, dq = dual.rms_norm(self.q_norm, q, dq)
-        k, dk = dual.rms_norm(self.k_norm, k, dk)
+        q, dq = tangent_rules.rms_norm(self.q_norm, q, dq)
+        k, dk = tangent_rules.rms_norm(self.k_norm, k, dk)
         q, dq, k, dk = (apply_rot_embed_cat(part, rope).to(v.dtype) for part in (q, dq, k, dk))
-        out, dout = dual.attention((q, dq), (k, dk), (v, dv))
+        out, dout = tangent_rules.attention((q, dq), (k, dk), (v, dv))
         out, dout = (part.transpose(1, 2).reshape(B, N, width) for part in (out, dout))
-        return dual.linear(self.proj, out, dout)
+        return tangent_rules.linear(self.proj, out, dout)
 
 
 class Block(nn.Module):
     """LightningDiT's block: attention and SwiGLU, each after RMSNorm and adaLN (shift, scale), each gated.
 
-    It is a region: where `compiled`, its two cores `plain` and `dual` are graphs without breaks, and hooks stay outside
-    of them; where `checkpointed`, it keeps nothing but its inputs for the backward pass and computes the rest again.
+    It is a region: where `compiled`, its two cores `plain` and `with_tangent` are graphs without breaks, and hooks stay
+    outside of them; where `checkpointed`, it keeps nothing but its inputs for the backward pass and computes the rest again.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool) -> None:
@@ -207,13 +207,13 @@ class Block(nn.Module):
         self.adaln = nn.Sequential(nn.SiLU(), linear(width, 6 * width, "zero"))
         self.compiled, self.checkpointed = False, False
 
-    def forward(self, x: Tensor, c: Tensor, rope: Tensor, tangents: Dual | None = None) -> Tensor | Dual:
+    def forward(self, x: Tensor, c: Tensor, rope: Tensor, tangents: WithTangent | None = None) -> Tensor | WithTangent:
         """Tokens [B, N, width] under the condition c [B, width]; with `tangents` (dx, dc) they and their tangent."""
         if self.compiled:
             for rows in (x, c, *(tangents or ())):
                 torch._dynamo.maybe_mark_dynamic(rows, 0)  # so that a graph serves any number of rows
         if tangents is not None:
-            return self._core(Block.dual)(self, x, c, rope, *tangents)
+            return self._core(Block.with_tangent)(self, x, c, rope, *tangents)
         plain = self._core(Block.plain)
         if self.checkpointed and torch.is_grad_enabled():
             return checkpoint(plain, self, x, c, rope, use_reentrant=False)
@@ -227,13 +227,13 @@ class Block(nn.Module):
         x = x + gate_a[:, None] * self.attn(modulate(self.norm1(x), shift_a, scale_a), rope)
         return x + gate_m[:, None] * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
-    def dual(self, x: Tensor, c: Tensor, rope: Tensor, dx: Tensor, dc: Tensor) -> Dual:
-        m, dm = dual.sequential(self.adaln, c, dc)
+    def with_tangent(self, x: Tensor, c: Tensor, rope: Tensor, dx: Tensor, dc: Tensor) -> WithTangent:
+        m, dm = tangent_rules.sequential(self.adaln, c, dc)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = zip(m.chunk(6, dim=1), dm.chunk(6, dim=1), strict=True)
-        h = dual.modulate(*dual.rms_norm(self.norm1, x, dx), shift_a, scale_a)
-        x, dx = dual.gated_sum((x, dx), gate_a, self.attn.dual(*h, rope))
-        h = dual.modulate(*dual.rms_norm(self.norm2, x, dx), shift_m, scale_m)
-        return dual.gated_sum((x, dx), gate_m, dual.swiglu(self.mlp, *h))
+        h = tangent_rules.modulate(*tangent_rules.rms_norm(self.norm1, x, dx), shift_a, scale_a)
+        x, dx = tangent_rules.gated_sum((x, dx), gate_a, self.attn.with_tangent(*h, rope))
+        h = tangent_rules.modulate(*tangent_rules.rms_norm(self.norm2, x, dx), shift_m, scale_m)
+        return tangent_rules.gated_sum((x, dx), gate_m, tangent_rules.swiglu(self.mlp, *h))
 
 
 class FinalLayer(nn.Module):
@@ -249,7 +249,8 @@ class FinalLayer(nn.Module):
         shift, scale = self.adaln(c).chunk(2, dim=1)
         return self.linear(modulate(self.norm(x), shift, scale))
 
-    def dual(self, x: Tensor, dx: Tensor, c: Tensor, dc: Tensor) -> Dual:
-        m, dm = dual.sequential(self.adaln, c, dc)
+    def with_tangent(self, x: Tensor, dx: Tensor, c: Tensor, dc: Tensor) -> WithTangent:
+        m, dm = tangent_rules.sequential(self.adaln, c, dc)
         shift, scale = zip(m.chunk(2, dim=1), dm.chunk(2, dim=1), strict=True)
-        return dual.linear(self.linear, *dual.modulate(*dual.rms_norm(self.norm, x, dx), shift, scale))
+        h = tangent_rules.modulate(*tangent_rules.rms_norm(self.norm, x, dx), shift, scale)
+        return tangent_rules.linear(self.linear, *h)

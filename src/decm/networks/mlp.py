@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from decm.networks import dual
-from decm.networks.dual import Dual
+from decm.networks import tangent_rules
 from decm.networks.layers import Conditioned
+from decm.networks.tangent_rules import WithTangent
 
 
 class MLP(Conditioned):
@@ -35,7 +35,7 @@ class MLP(Conditioned):
 
     def forward(
         self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: tuple[Tensor, Tensor, Tensor] | None = None
-    ) -> Tensor | Dual:
+    ) -> Tensor | WithTangent:
         """F, or (F, dF) with `tangents` (dx, dt, ds), of the type of x; dF has no gradient."""
         dtype = self.x_embedder.weight.dtype
         h = self.x_embedder(x.flatten(1).to(dtype))
@@ -45,11 +45,11 @@ class MLP(Conditioned):
                 h = h + torch.nn.functional.silu(layer(h + c))
             return self.out(h).reshape(x.shape).to(x.dtype)
         dx, dt, ds = tangents
-        c, dc = (part.to(dtype) for part in self.condition_dual(t, s, y, dt, ds))
+        c, dc = (part.to(dtype) for part in self.condition_with_tangent(t, s, y, dt, ds))
         with torch.no_grad():
             dh = nn.functional.linear(dx.flatten(1).to(dtype), self.x_embedder.weight)
         for layer in self.layers:
-            step, dstep = dual.silu(*dual.linear(layer, h + c, dh + dc))  # type: ignore[arg-type]
+            step, dstep = tangent_rules.silu(*tangent_rules.linear(layer, h + c, dh + dc))  # type: ignore[arg-type]
             h, dh = h + step, dh + dstep
-        F, dF = dual.linear(self.out, h, dh)
+        F, dF = tangent_rules.linear(self.out, h, dh)
         return F.reshape(x.shape).to(x.dtype), dF.reshape(x.shape).to(x.dtype)

@@ -14,11 +14,11 @@ DATA, TEACHER = "data.path", "teacher.path"
 WEIGHTS = (
     TEACHER,
     "warm_start",
-    "evaluation.bench.reference",
-    "evaluation.bench.weights",
-    "evaluation.bench.autoencoder.path",
-    "evaluation.bench.dinov2.reference",
-    "evaluation.bench.dinov2.weights",
+    "evaluation.protocol.reference",
+    "evaluation.protocol.weights",
+    "evaluation.protocol.autoencoder.path",
+    "evaluation.protocol.dinov2.reference",
+    "evaluation.protocol.dinov2.weights",
 )
 SYNTHETIC = "decm.data.making.latent_sources.synthetic_latents"  # made where it lies, from its other settings alone
 DECIDES = ("content_hash", "shape", "num_classes", "mean", "std", "split")  # of a manifest, what is trained on

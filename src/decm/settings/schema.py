@@ -77,7 +77,7 @@ class Ema:
 
 @dataclass
 class Evaluation:
-    bench: Any = MISSING
+    protocol: Any = MISSING
     nfe: list[int] = MISSING
     num_samples: int = MISSING
     seed: int = MISSING

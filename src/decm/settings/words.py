@@ -12,7 +12,7 @@ from decm.settings.quoting import escape_interpolation, quote
 
 # Settings of constructors that are paths, by the last part of their name, below these nodes.
 PATH_NAMES = ("path", "reference", "weights")
-OF_CONSTRUCTORS = ("data.", "evaluation.bench.")
+OF_CONSTRUCTORS = ("data.", "evaluation.protocol.")
 # Paths among Hydra's own settings, and whether it is a list of them. Hydra does not sweep over its own settings.
 OF_HYDRA = {"hydra.sweep.dir": False, "hydra.run.dir": False, "hydra.searchpath": True}
 LABELS = "labels"  # of `decm sample`: labels and names of classes

@@ -126,7 +126,7 @@ def report(folder: Path, nfe: int | None = None) -> str:
 
 def _not_comparable(keys: list[str]) -> list[str]:
     """A warning where the jobs are scored on different data, by different judges, or on other numbers of samples."""
-    names = [key for key in keys if key in SCORED_BY or key.startswith("evaluation.bench.")]
+    names = [key for key in keys if key in SCORED_BY or key.startswith("evaluation.protocol.")]
     return [f"The jobs differ in {', '.join(names)}: their figures do not compare.", ""] if names else []
 
 

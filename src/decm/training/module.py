@@ -217,8 +217,8 @@ class DistillationModule(LightningModule):
         """Forward-equivalents of this rank's step: rows of student and teacher that went through a network."""
         again = any(block.checkpointed for block in regions(self.student).values())  # a second forward of each row
         plain = FORWARD_BACKWARD + again
-        dual = cost_with_derivative(self.recipe.jvp, self.student) + again
-        rows = sum((dual if part.tangents else plain) * len(part.x) for part in asked)
+        with_derivative = cost_with_derivative(self.recipe.jvp, self.student) + again
+        rows = sum((with_derivative if part.tangents else plain) * len(part.x) for part in asked)
         return rows + self.teacher_calls.rows
 
     def configure_optimizers(self) -> Any:

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from decm.networks.attention import attention_dual, attention_tangent
 
-Dual = tuple[Tensor, Tensor]  # (value, tangent)
+WithTangent = tuple[Tensor, Tensor]  # (value, tangent)
 
 
-def linear(layer: nn.Linear, x: Tensor, dx: Tensor) -> Dual:
+def linear(layer: nn.Linear, x: Tensor, dx: Tensor) -> WithTangent:
     """W x + b, W dx."""
     y = layer(x)
     with torch.no_grad():
         return y, nnf.linear(dx, layer.weight)
 
 
-def silu(x: Tensor, dx: Tensor) -> Dual:
+def silu(x: Tensor, dx: Tensor) -> WithTangent:
     """x sigma(x), dx sigma(x) (1 + x (1 - sigma(x)))."""
     y = nnf.silu(x)
     with torch.no_grad():
@@ -30,14 +30,14 @@ def silu(x: Tensor, dx: Tensor) -> Dual:
         return y, dx * sigma * (1 + x * (1 - sigma))
 
 
-def sequential(layers: nn.Sequential, x: Tensor, dx: Tensor) -> Dual:
+def sequential(layers: nn.Sequential, x: Tensor, dx: Tensor) -> WithTangent:
     """A chain of linear layers and SiLUs."""
     for layer in layers:
         x, dx = linear(layer, x, dx) if isinstance(layer, nn.Linear) else silu(x, dx)
     return x, dx
 
 
-def rms_norm(layer: nn.Module, x: Tensor, dx: Tensor) -> Dual:
+def rms_norm(layer: nn.Module, x: Tensor, dx: Tensor) -> WithTangent:
     """w x r with r = (mean x^2 + eps)^(-1/2), and w (dx - x r^2 mean(x dx)) r; (x, dx) itself for an identity."""
     if not isinstance(layer, RmsNorm):
         return x, dx
@@ -47,7 +47,7 @@ def rms_norm(layer: nn.Module, x: Tensor, dx: Tensor) -> Dual:
         return y, (dx - x * (r2 * (x * dx).mean(-1, keepdim=True))) * (r2.sqrt() * layer.weight)
 
 
-def modulate(x: Tensor, dx: Tensor, shift: Dual, scale: Dual) -> Dual:
+def modulate(x: Tensor, dx: Tensor, shift: WithTangent, scale: WithTangent) -> WithTangent:
     """x (1 + scale) + shift over tokens [B, N, width], with [B, width] modulation."""
     y = torch.addcmul(shift[0][:, None], x, 1 + scale[0][:, None])
     with torch.no_grad():
@@ -55,7 +55,7 @@ def modulate(x: Tensor, dx: Tensor, shift: Dual, scale: Dual) -> Dual:
         return y, dy.addcmul_(x, scale[1][:, None])
 
 
-def gated_sum(x: Dual, gate: Dual, branch: Dual) -> Dual:
+def gated_sum(x: WithTangent, gate: WithTangent, branch: WithTangent) -> WithTangent:
     """x + gate branch over tokens [B, N, width], with a [B, width] gate."""
     y = torch.addcmul(x[0], gate[0][:, None], branch[0])
     with torch.no_grad():
@@ -63,7 +63,7 @@ def gated_sum(x: Dual, gate: Dual, branch: Dual) -> Dual:
         return y, dy.addcmul_(gate[1][:, None], branch[0])
 
 
-def swiglu(layer: nn.Module, x: Tensor, dx: Tensor) -> Dual:
+def swiglu(layer: nn.Module, x: Tensor, dx: Tensor) -> WithTangent:
     """W2 (silu(a) b) with (a, b) = W1 x: timm's SwiGLUPacked."""
     h, dh = linear(layer.fc1, x, dx)  # type: ignore[arg-type]
     (a, b), (da, db) = h.chunk(2, dim=-1), dh.chunk(2, dim=-1)
@@ -74,7 +74,7 @@ def swiglu(layer: nn.Module, x: Tensor, dx: Tensor) -> Dual:
     return linear(layer.fc2, hidden, dhidden)  # type: ignore[arg-type]
 
 
-def attention(q: Dual, k: Dual, v: Dual) -> Dual:
+def attention(q: WithTangent, k: WithTangent, v: WithTangent) -> WithTangent:
     """(o, do) by networks/attention.py; o by fused attention where it needs a gradient, so that this is fused too."""
     if not (torch.is_grad_enabled() and any(part[0].requires_grad for part in (q, k, v))):
         return attention_dual(q[0], k[0], v[0], q[1], k[1], v[1])

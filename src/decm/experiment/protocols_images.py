@@ -20,7 +20,7 @@ from decm.evaluation.features import Extractor
 from decm.evaluation.pictures import ImagePainter
 from decm.evaluation.statistics import Reference, build_reference, read_reference, write_reference
 from decm.evaluation.suite import KEEP, SuiteJudge
-from decm.experiment.bench import Bench
+from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import code_version
 from decm.generator.decode import Decoder, build_decoder
 
@@ -36,7 +36,7 @@ def image_statistics(
     num_reference: int = KEEP,
     keep: int = KEEP,
     spatial: bool = True,
-) -> Bench:
+) -> EvaluationProtocol:
     """Images against reference statistics: FID and what goes with it; and FDD where `dinov2` has something set.
 
     `autoencoder` decodes latents, see decode.py. Without `reference` the statistics are those of the first
@@ -45,7 +45,7 @@ def image_statistics(
     """
     device = compute_device()
     references = [read_reference(path) if path else None for path in (reference, (dinov2 or {}).get("reference"))]
-    decode = build_decoder(dataset.manifest, autoencoder, "evaluation.bench.autoencoder", device)
+    decode = build_decoder(dataset.manifest, autoencoder, "evaluation.protocol.autoencoder", device)
 
     def pair(extractor: Extractor, known: Reference | None) -> tuple[Extractor, Reference]:
         if known is not None:
@@ -54,12 +54,12 @@ def image_statistics(
 
     pairs = [pair(build_extractor(features, weights), references[0])]
     if dinov2 and any(dinov2.values()):
-        second = build_extractor("dinov2", dinov2["weights"], "evaluation.bench.dinov2.weights")
+        second = build_extractor("dinov2", dinov2["weights"], "evaluation.protocol.dinov2.weights")
         pairs.append(pair(second, references[1]))
     judge = SuiteJudge(pairs, decode, keep=keep, device=device)
     if decode.note:
         judge.reference += f"; {decode.note}"
-    return Bench(judge, ImagePainter(decode))
+    return EvaluationProtocol(judge, ImagePainter(decode))
 
 
 def stored_states(

@@ -1,4 +1,4 @@
-"""What `evaluation.bench` can be: judge, painter and exact maps for a data set; bench_images.py has images' own."""
+"""What `evaluation.protocol` can be: judge, painter and exact maps of a data set. Of images: protocols_images.py."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from decm.evaluation.points import MapErrors
 from decm.evaluation.titles import is_weak
 
 INSTEAD = (
-    "Take evaluation=images with evaluation.bench.reference=null (the set's own statistics) and "
-    "evaluation.bench.weights=<torch-fidelity's Inception file>"
+    "Take evaluation=images with evaluation.protocol.reference=null (the set's own statistics) and "
+    "evaluation.protocol.weights=<torch-fidelity's Inception file>"
 )
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationProtocol:
     """Scores, pictures, and where the exact flow is known the errors of the maps."""
 
     judge: Judge
@@ -31,7 +31,7 @@ class Bench:
     map_errors: MapErrors | None = None
 
 
-def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
+def digit_images(dataset: ArrayDataset, cache: Path) -> EvaluationProtocol:
     """8x8 digits, or other gray 8x8 images of two classes or more: distances in the feature space of a classifier.
 
     It is trained once, kept in `cache`, and told where it is weak. Raises ValueError for other data.
@@ -60,19 +60,19 @@ def digit_images(dataset: ArrayDataset, cache: Path) -> Bench:
             f"{len(heldout[1])} held-out images: its figures say little. {INSTEAD}, or give more images.",
             flush=True,
         )
-    return Bench(ImageJudge(net, pixels, train[0], *heldout), ImagePainter(pixels))
+    return EvaluationProtocol(ImageJudge(net, pixels, train[0], *heldout), ImagePainter(pixels))
 
 
-def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_seed: int) -> Bench:
+def exact_points(dataset: MixturePoints, cache: Path, num_map_points: int, map_seed: int) -> EvaluationProtocol:
     """2-D mixtures: sliced Wasserstein distance to exact samples, and the four map errors."""
     if not isinstance(dataset, MixturePoints):
         raise ValueError("evaluation=twod needs a 2-D mixture (data=ring8 or grid9), where the exact flow is known.")
     if num_map_points < 1:
-        raise ValueError(f"evaluation.bench.num_map_points={num_map_points}; expected 1 or more.")
+        raise ValueError(f"evaluation.protocol.num_map_points={num_map_points}; expected 1 or more.")
 
     def draw(purpose: str, num: int) -> Tensor:
         return dataset.points(map_seed, purpose, torch.arange(num))
 
     judge = PointsJudge(draw, f"as many exact samples of {dataset.manifest.origin}")
     errors = MapErrors(dataset.exact_flow(), (2, 1, 1), num_map_points, map_seed)
-    return Bench(judge, PointsPainter(dataset.manifest.extra["limit"]), errors)
+    return EvaluationProtocol(judge, PointsPainter(dataset.manifest.extra["limit"]), errors)
