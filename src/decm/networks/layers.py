@@ -192,7 +192,8 @@ class Block(nn.Module):
     """LightningDiT's block: attention and SwiGLU, each after RMSNorm and adaLN (shift, scale), each gated.
 
     It is a region: where `compiled`, its two cores `plain` and `with_tangent` are graphs without breaks, and hooks stay
-    outside of them; where `checkpointed`, it keeps nothing but its inputs for the backward pass and computes the rest again.
+    outside of them; where `checkpointed`, it keeps nothing but its inputs for the backward pass and computes the rest
+    again.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool) -> None:
