@@ -11,9 +11,9 @@ GRID = ((128, 2, 6), (128, 6, 4), (256, 2, 3), (256, 4, 2))  # width, depth, row
 
 
 def growth(engine):
-    """Bytes that a step's peak grows by from depth 2 to 8, each measured in a process of its own."""
-    shallow, deep = (measured(Case("branch", engine), (WIDTH, depth, ROWS))[0]["peak"] for depth in (SHALLOW, DEEP))
-    return deep - shallow
+    """Bytes that a step's peak grows by from depth 2 to 8, both measured in a process of their own."""
+    shallow, deep = measured(Case("branch", engine), *((WIDTH, depth, ROWS) for depth in (SHALLOW, DEEP)))
+    return deep["peak"] - shallow["peak"]
 
 
 def test_peak_memory_grows_with_depth_no_faster_than_that_of_a_step_without_tangents():

@@ -184,6 +184,7 @@ def test_a_table_without_a_floor_says_so():
     assert "floor 0.500" in notes({**results, "floor": {"value": 0.5}})[0]
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_against_a_reference_built_on_the_command_line(runs):
     weights = commands.only(runs / "cache")
     answer = commands.decm(

@@ -93,6 +93,7 @@ def test_latents_are_those_of_the_cropped_image_and_of_its_mirror_image(photos, 
     assert (manifest.shape, manifest.num_classes) == ((4, 4, 4), 2)
 
 
+@pytest.mark.slow
 def test_encoding_that_was_killed_goes_on_to_the_same_bytes(photos, encoded, tmp_path):
     out = tmp_path / "set"
     process = decm_beside("latents", "encode", *settings(photos, out))

@@ -5,6 +5,7 @@ import pytest
 from commands import RING, TINY, decm, only, results, train
 
 BUDGET = 20_000
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,6 @@ def spent(finished, tmp_path_factory):
     return found
 
 
-@pytest.mark.slow
 def test_two_methods_of_the_same_budget_end_within_a_step_of_it(spent):
     for cost, config, answer in spent.values():
         steps = config["max_steps"]

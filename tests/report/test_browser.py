@@ -137,6 +137,7 @@ def test_a_comparison_shows_the_rows_of_the_chosen_steps(browser, compared):
         assert shown(page, ".panel") == ["teacher, 2 steps, NFE 2", "a, NFE 2", "b, NFE 2"]
 
 
+@pytest.mark.slow
 def test_who_wants_no_motion_sees_the_last_frame(browser, tmp_path):
     run = make_run(tmp_path / "a")
     frames = [Image.new("RGB", (40, 20), color) for color in ("red", "blue")]

@@ -63,6 +63,7 @@ def test_data_that_are_normalized_otherwise_are_other_data(tmp_path):
     assert teacher != another
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [

@@ -20,8 +20,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What two ranks leave of every case, and what then one rank alone leaves."""
+    """What two ranks leave of every case, and what then one rank alone leaves.
+
+    First one rank fills the compiler's cache, so that two do not compile the same beside each other.
+    """
     place = tmp_path_factory.mktemp("strategies")
+    run_ranks(SCRIPT, tmp_path_factory.mktemp("first"), 1, "fsdp_compiled", "fsdp_bf16_all", seconds=900)
     run_ranks(SCRIPT, place, 2, *CASES, seconds=900)
     run_ranks(SCRIPT, place, 1, "one_bf16", "fsdp_resumed")
     return place
