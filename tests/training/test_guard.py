@@ -11,7 +11,13 @@ from decm.objectives.flow_matching import FlowMatching
 from decm.training.callbacks.method.ema import EMA
 from decm.training.callbacks.method.ema_snapshots import EMASnapshots
 from decm.training.callbacks.method.trajectories import Instantaneous
-from decm.training.callbacks.reliability.guard import INCIDENTS, Guard, RollBackError, count_rollbacks, note_rollback
+from decm.training.callbacks.reliability.guard import (
+    INCIDENTS,
+    Guard,
+    RollbackError,
+    count_rollbacks,
+    note_rollback,
+)
 from tiny import GLOBAL_BATCH, all_segments, fit, saved_at, tiny_module, weights
 
 
@@ -116,7 +122,7 @@ def test_what_a_bad_step_saw_is_written_down(tmp_path):
 
 
 def test_too_many_in_a_row_are_handed_over_and_single_ones_are_not(tmp_path):
-    with pytest.raises(RollBackError, match="3 steps in a row were not finite, up to step 4"):
+    with pytest.raises(RollbackError, match="3 steps in a row were not finite, up to step 4"):
         trained(tmp_path, bad=(2, 3, 4), patience=3)
     _, guard, _ = trained(tmp_path, bad=(1, 2, 4, 5), patience=3)
     assert guard.skipped == 4
@@ -131,7 +137,7 @@ def test_the_count_goes_on_after_a_resume_and_begins_anew_with_other_data(tmp_pa
         enable_checkpointing=True,
     )
     path = tmp_path / "step=4.ckpt"
-    with pytest.raises(RollBackError, match="3 steps in a row"):
+    with pytest.raises(RollbackError, match="3 steps in a row"):
         fit(tiny_module(), [*all_segments(), BadData((4,)), Guard(tmp_path, 3)], 8, ckpt_path=path)
     guard = Guard(tmp_path, 3)
     fit(tiny_module(seed=2**32), [*all_segments(), BadData((4,)), guard], 8, ckpt_path=path)

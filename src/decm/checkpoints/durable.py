@@ -1,4 +1,4 @@
-"""Writing that survives: to a temporary name beside, onto the disk, then renamed; and what to say where it fails."""
+"""Atomic writes that survive a crash: a temporary file in the same folder, fsync, rename; the error if that fails."""
 
 import errno
 import os
@@ -47,7 +47,7 @@ def remove(path: Path) -> None:
 
 
 def publish(part: Path, path: Path) -> None:
-    """Give what lies whole at `part` its name, in place of what had it."""
+    """Rename the complete file or folder `part` to `path`, and replace what is there."""
     if path.is_dir() or (part.is_dir() and path.exists()):
         remove(beside(path, OLD))
         path.rename(beside(path, OLD))
@@ -127,7 +127,7 @@ def save_error(path: Path, needed: int, error: OSError) -> SaveError:
 
 @contextmanager
 def saving(path: Path, needed: int) -> Iterator[None]:
-    """Within, what keeps `path` from being written is raised as SaveError, and nothing half-written stays."""
+    """Inside the `with` block, an error that prevents writing `path` becomes SaveError; partial files are removed."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

@@ -23,7 +23,7 @@ from decm.checkpoints.sharded import check_files, read_rest, read_sharded
 
 
 def write_file(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint as one file, whole or not at all. Raises SaveError where the system does not let it."""
+    """Write a checkpoint as one file, whole or not at all. Raises SaveError if it cannot be written."""
     tensors: dict[str, Tensor] = {}
     take_tensors(checkpoint, tensors)
     sealed = seal(checkpoint)

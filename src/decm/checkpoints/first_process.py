@@ -1,4 +1,4 @@
-"""What the first process of a run decides (which folders), told to the processes that are launched beside it.
+"""Share the folders that the first process of a run (rank 0) chooses with the other processes of the launch.
 
 Lightning launches them from the first one, so that they inherit its environment; torchrun and SLURM launch all alike.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from decm.checkpoints.durable import write_text
 
-PATIENCE = 1800.0  # seconds that a process waits for the first one's word; it may wait for a lock
+PATIENCE = 1800.0  # seconds that a process waits for the first one, which may wait for a lock
 
 
 def is_first() -> bool:
@@ -19,7 +19,7 @@ def is_first() -> bool:
 
 
 def announce_folder(name: str, folder: Path, root: Path) -> None:
-    """Say to the other processes of this launch which folder `name` means; `root` is one that all of them can read."""
+    """Tell the other processes of this launch which folder `name` means; all of them can read `root`."""
     os.environ[name] = str(folder)
     if _torchrun():
         _store().set(name, str(folder))
@@ -30,7 +30,7 @@ def announce_folder(name: str, folder: Path, root: Path) -> None:
 
 
 def inherited_folder(name: str, root: Path) -> Path | None:
-    """What the first process said, on the others; None on the first. Raises TimeoutError if it says nothing."""
+    """The folder that the first process announced; None on the first. Raises TimeoutError if it announces none."""
     if is_first():
         return None
     if _torchrun():

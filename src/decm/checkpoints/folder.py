@@ -1,4 +1,4 @@
-"""A run's folder of checkpoints: step_<n>.ckpt, last.ckpt and best.ckpt as links; which one is the newest whole."""
+"""A run's folder of checkpoints: step_<n>.ckpt, last.ckpt and best.ckpt as links; which one is the newest valid one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def candidates(folder: Path) -> list[Path]:
 
 
 def newest_valid(folder: Path, say: Callable[[str], None] = print_once) -> Path | None:
-    """The newest checkpoint that is whole; None if there is none. Damaged ones are named, and so is what is used.
+    """The newest checkpoint that is not damaged; None if there is none. Damaged ones are named, and so is what is used.
 
     Every rank comes to the same answer, as nothing is written before all have one.
     """

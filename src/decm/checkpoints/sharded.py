@@ -41,7 +41,7 @@ def from_all(part: dict[Any, Any]) -> dict[Any, Any]:
 def write_sharded(checkpoint: dict[str, Any], folder: Path, rank: int, barrier: Callable[[], None]) -> None:
     """Write a checkpoint as a folder; all ranks call it, and each writes what it holds. Whole or not at all.
 
-    Raises SaveError on all ranks where the system does not let one of them.
+    Raises SaveError on all ranks if one of them cannot write.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
@@ -87,7 +87,7 @@ def read_sharded(folder: Path, like: Like | None = None) -> dict[str, Any]:
 
 
 def check_files(folder: Path, rest: dict[str, Any], rank: int = 0, world_size: int = 1) -> None:
-    """Raise DamagedError unless the folder's files have the checksums in `rest`; ranks share the work if there are."""
+    """Raise DamagedError unless the folder's files have the checksums in `rest`; several ranks check a part each."""
     problems = {}
     for name, expected in list(rest[FILES].items())[rank::world_size]:
         path = folder / name

@@ -8,7 +8,7 @@ from decm.experiment.checks import check_settings
 from decm.experiment.dry_run import describe
 from decm.experiment.resume import run_to_continue
 from decm.experiment.run import run_in
-from decm.runs.streams import outlive_readers
+from decm.runs.streams import ignore_closed_pipes
 from decm.settings.composition import note_contents, plain
 from decm.sweeps.job import finished_metric, job_folder, run_in_subprocess, save_overrides, wants_processes
 from decm.training.callbacks.reliability.preemption import PreemptedError
@@ -16,7 +16,7 @@ from decm.training.callbacks.reliability.preemption import PreemptedError
 
 def task(cfg: DictConfig) -> float | None:
     """Run an experiment; returns the student's metric at its fewest steps, which sweepers minimize."""
-    outlive_readers()
+    ignore_closed_pipes()
     check_settings(cfg)
     apply_budget(cfg)  # before the settings are plain: schedules follow max_steps
     if cfg.dry_run:

@@ -50,12 +50,11 @@ def needs_no_teacher(trajectory: Trajectory) -> None:
 
 
 def costs(
-    trajectory: Trajectory, t: Tensor, step: int, known: bool, field: CountingField, once: tuple[int, int]
+    trajectory: Trajectory, t: Tensor, step: int, known: bool, field: CountingField, row_costs: tuple[int, int]
 ) -> tuple[int, int]:
-    """Forwards of (teacher, student) for a segment at anchor times t [ROWS], the velocity at the anchor left out.
+    """Forwards of (teacher, student) for a segment at anchor times t [ROWS], without the teacher's call at the anchor.
 
-    `known` says that the velocity is, everywhere on the path; `once` is the student's cost of a row without and with
-    tangents.
+    `known`: the velocity is known on the whole path. `row_costs`: of one row of the student, without and with tangents.
     """
     x, y = torch.zeros(ROWS, 1, 1, 1), torch.zeros(ROWS, dtype=torch.int64)
     start, end = trajectory.ends(t, torch.arange(ROWS), step, 0)
@@ -71,7 +70,7 @@ def costs(
     before = field.rows
     rows = trajectory.objective.ask(segment, field)
     trajectory.objective.aim(segment, x, None if rows.tangents is None else x, field)
-    return field.rows - before, ROWS * once[rows.tangents is not None] + looked.rows
+    return field.rows - before, ROWS * row_costs[rows.tangents is not None] + looked.rows
 
 
 def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
@@ -83,10 +82,10 @@ def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
     field(t, t, t)
     total = cfg.max_steps * cfg.batch_size * field.rows * share / ROWS
     again = cfg.trainer.activation_checkpointing
-    once = (FORWARD_BACKWARD + again, cost_with_derivative(cfg.jvp, student) + again)
+    row_costs = (FORWARD_BACKWARD + again, cost_with_derivative(cfg.jvp, student) + again)
     for trajectory in build_trajectories(cfg):
         at = [cfg.max_steps * k // STEPS for k in range(STEPS)]
-        counted = [costs(trajectory, t, step, cfg.teacher.kind == "none", field, once) for step in at]
+        counted = [costs(trajectory, t, step, cfg.teacher.kind == "none", field, row_costs) for step in at]
         per_row = sum(share * teacher + own for teacher, own in counted) / STEPS / ROWS
         rows = -(-cfg.max_steps // trajectory.every) * max(1, round(cfg.batch_size * trajectory.fraction))
         total += rows * per_row

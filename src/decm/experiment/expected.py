@@ -10,7 +10,7 @@ from decm.settings.composition import compose, conf_dir, note_contents, plain
 from decm.training.callbacks.evaluation.expected import Curve, Expected
 from decm.training.callbacks.evaluation.previews import Evaluate
 
-# What a run may differ in besides, and still be held against the curves: it changes no figure beyond rounding and the
+# What a run may differ in besides, and still be compared with the curves: it changes no figure beyond rounding and the
 # noise of seeds.
 MAY_DIFFER = ("name", "seed", "accumulate", "jvp", "fused", "snapshots")
 MAY_DIFFER_OF_EVALUATION = ("every", "preview_every", "nfe", "num_samples", "batch_size")
@@ -29,7 +29,7 @@ def expected_curves(cfg: DictConfig) -> list[Curve]:
 
 
 def build_expected(cfg: DictConfig, settings: dict[str, Any], evaluate: Evaluate) -> list[Expected]:
-    """The callback that holds a run against its expected curves; none, and a line that says why, where it cannot."""
+    """The callback that compares a run with its expected curves; none, with a line that says why, if it cannot."""
     curves = expected_curves(cfg)
     if not curves:
         return []

@@ -27,7 +27,7 @@ from decm.networks.regions import prepare_regions
 from decm.settings.composition import plain
 from decm.training.callbacks.evaluation.expected import Expected
 from decm.training.callbacks.evaluation.speed import Speed
-from decm.training.callbacks.reliability.guard import RollBackError, count_rollbacks, gave_up, note_rollback
+from decm.training.callbacks.reliability.guard import RollbackError, count_rollbacks, gave_up, note_rollback
 from decm.training.callbacks.reliability.preemption import Preemption
 from decm.training.csv_logger import MetricsCSV
 from decm.training.loggers import build_loggers, finish
@@ -94,10 +94,10 @@ def fit(
     protocol: EvaluationProtocol | None = None,
     group: str | None = None,
 ) -> Fitted:
-    """Train until max_steps, from the newest whole checkpoint of the folder if there is one.
+    """Train until max_steps, from the newest valid checkpoint of the folder if there is one.
 
-    After too many bad steps in a row the run goes back to that checkpoint, with other data; raises NonFiniteLossError
-    where it did so `guard.rollbacks` times, and PreemptedError where it was asked to stop.
+    After too many bad steps in a row the run goes back to the last checkpoint, with a new data seed. Raises
+    NonFiniteLossError after `guard.rollbacks` rollbacks, and PreemptedError if it was asked to stop.
     """
     settings, teacher = plain(cfg), teacher_facts(source)
     if cfg.trainer.threads:
@@ -116,7 +116,7 @@ def fit(
                     cfg, folder, dataset=dataset, module=module, callbacks=callbacks, loggers=loggers, resumed=resumed
                 )
                 break
-            except RollBackError as cause:
+            except RollbackError as cause:
                 if rollbacks >= cfg.guard.rollbacks:
                     raise gave_up(folder, rollbacks, cause) from cause
                 rollbacks += 1
@@ -132,7 +132,7 @@ def fit(
 
 
 @rank_zero_only
-def go_back(folder: Path, cause: RollBackError) -> None:
+def go_back(folder: Path, cause: RollbackError) -> None:
     """Say and note that the run goes back to its last checkpoint."""
     last = folder / LAST_OF_RUN if (folder / LAST_OF_RUN).exists() else None
     note_rollback(folder, str(cause), last)
@@ -148,7 +148,7 @@ def train(
     loggers: list[Any],
     resumed: Path | None,
 ) -> Trainer:
-    """One attempt at the training, from the checkpoint `resumed` on; the trainer that did it."""
+    """One attempt at the training, from the checkpoint `resumed` on. Returns the trainer."""
     t = cfg.trainer
     trainer = Trainer(
         max_steps=cfg.max_steps,

@@ -45,9 +45,9 @@ class Prepared:
 
 
 def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
-    """Build what comes before the training. Raises ValueError for what cannot be; `folder` is the run's, if it has one.
+    """Build what comes before the training. Raises ValueError for invalid settings.
 
-    Of the run folder itself nothing is written.
+    `folder` is the run's, if it has one; nothing is written into it.
     """
     if is_first():
         check_writable(Path(cfg.runs))
@@ -95,7 +95,7 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
 
 
 def check_parts(cfg: DictConfig) -> None:
-    """Raise ValueError for an optimizer, schedule, method or machine that cannot be, without building a network."""
+    """Raise ValueError for an optimizer, schedule, method or machine that is invalid, without building a network."""
     instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
     instantiate(cfg.schedule)(0)
     if cfg.times:

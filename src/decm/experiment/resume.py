@@ -1,4 +1,4 @@
-"""Which run goes on, and where: its newest whole checkpoint, if that was written with the teacher in hand."""
+"""Which run is continued, and from where: its newest valid checkpoint, if it was written with the current teacher."""
 
 from pathlib import Path
 from typing import Any

@@ -44,7 +44,7 @@ PICTURE_SAMPLES = 100
 
 
 def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> float | None:
-    """`run` in the folder `chosen`, or in a new one, which this process locks; made once all is known to be right."""
+    """`run` in the folder `chosen`, or in a new one, which this process locks after all settings have been checked."""
     quiet()
     goes_on = chosen if chosen is not None and chosen.is_dir() else None
     if goes_on is not None:
@@ -194,7 +194,7 @@ def write_run(folder: Path, results: dict[str, Any], report: bool) -> None:
     """Write table and results, show the table, and draw the page.
 
     The results mark the run as finished, so that they come when all that needs the model is written; the page needs
-    the folder alone and comes last: what it trips over loses nothing.
+    the folder alone and comes last, so that an error while drawing it loses no results.
     """
     write_text(folder / "table.md", markdown(results))
     write_results(folder, results)

@@ -22,7 +22,9 @@ def score_models(
     student: FlowMap | None,
     teacher: FlowMap | None,
 ) -> dict[str, Any] | None:
-    """Student, teacher and floor, and the errors of the maps where they are known; None on processes but the first.
+    """Scores of student and teacher, the floor (the metric of real data), and map errors if the exact map is known.
+
+    None on processes but the first.
 
     The scores beside the metric are the student's, or the teacher's where there is no student.
     """

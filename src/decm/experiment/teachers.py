@@ -99,7 +99,7 @@ def _from_weights(cfg: DictConfig) -> TeacherBundle:
 
 
 def guided_field(cfg: DictConfig, network: nn.Module) -> GuidedVelocity:
-    """The velocity of a network, guided as `teacher.guidance` says. Raises ValueError for a guidance that cannot be."""
+    """The velocity of a network, guided as `teacher.guidance` says. Raises ValueError for an invalid guidance."""
     g = cfg.teacher.guidance
     return GuidedVelocity(network, int(network.num_classes), g.scale, g.eta_rms, g.low, g.high)  # type: ignore[arg-type]
 

@@ -84,7 +84,7 @@ def choose_sampler(nfe: int, trained_on: Collection[str], overrides: Mapping[int
     """The sampler for `nfe` steps of a model trained on the named segments: that of `overrides`, else the default.
 
     The velocity alone is integrated by Euler. Otherwise one step is the jump, more are flow-map steps (two of them are
-    N2N, then consistency); of the data end alone they are consistency with renoising (measured on digits: README).
+    N2N, then consistency); of the data end alone they are consistency with renoising (docs/findings.md).
     What was trained on no segment is a teacher, whose velocity is integrated whatever is overridden for the student.
     """
     if not trained_on:

@@ -94,7 +94,7 @@ def _weights_content(file: Path, size: int, time: int, inode: int) -> str | None
 
 
 def by_content(settings: dict[str, Any]) -> dict[str, Any]:
-    """A plain configuration in which the paths of known content are that content."""
+    """A copy of a plain configuration in which each path with a known checksum is replaced by the checksum."""
     replaced = copy.deepcopy(settings)
     for key, content in (settings.get(CONTENTS) or {}).items():
         _set(replaced, key, content)
@@ -102,7 +102,7 @@ def by_content(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def both_by_content(a: dict[str, Any], b: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two plain configurations in which a path is the same where what lies there is, as far as both know it.
+    """Copies of two plain configurations in which paths with equal content are equal, as far as both know the content.
 
     A teacher that has changed under the same path is left to `resume_point`, which knows it by its weights.
     """

@@ -17,7 +17,7 @@ _held: dict[Path, IO[str]] = {}
 
 
 def lock(folder: Path) -> None:
-    """Take a run folder for this process, until `unlock` or its end. Raises ValueError if another one has it."""
+    """Hold a run folder's lock until `unlock` or the end of this process. Raises ValueError if another one holds it."""
     place = folder.resolve()
     if place in _held or not is_first():
         return
@@ -53,14 +53,14 @@ def _holder(text: str) -> str:
 
 
 def unlock(folder: Path) -> None:
-    """Let go of a folder that this process has."""
+    """Release the lock of a folder that this process holds."""
     file = _held.pop(folder.resolve(), None)
     if file is not None:
         file.close()
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process, this one or another, has a run folder now."""
+    """Whether a process, this one or another, holds the lock of a run folder."""
     if folder.resolve() in _held:
         return True
     try:
@@ -75,7 +75,7 @@ def in_use(folder: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Have a folder within; one that this process had before, it keeps."""
+    """Hold the lock of a folder inside the `with` block; a lock that this process held before stays held."""
     had = folder.resolve() in _held
     lock(folder)
     try:

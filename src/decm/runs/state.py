@@ -1,4 +1,4 @@
-"""All run folders below a root, in which state each is, and what it weighs."""
+"""All run folders below a root, in which state each is, and its size on the disk."""
 
 import os
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def look(folder: Path) -> tuple[Run, str]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file or of all files below a folder; links weigh nothing."""
+    """Bytes of a file or of all files below a folder; links count as nothing."""
     return sum(file.lstat().st_size for file in _files(path) if not file.is_symlink())
 
 

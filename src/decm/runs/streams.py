@@ -1,4 +1,4 @@
-"""The terminal: streams that are there, that print any letter, and that a training outlives."""
+"""Make stdout and stderr robust: reopen closed ones, escape what the locale cannot encode, ignore a closed pipe."""
 
 import errno
 import io
@@ -9,7 +9,7 @@ from typing import Any
 NOBODY_READS = (errno.EPIPE, errno.EIO)  # the pipe's reader is gone; the terminal is closed
 
 
-class LastingFile(io.FileIO):
+class PipeTolerantFile(io.FileIO):
     """A file of the operating system that drops what nobody can read any more."""
 
     def write(self, content: Any) -> int:
@@ -31,13 +31,13 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def outlive_readers() -> None:
-    """From now on a reader that goes away (`| tee` at Ctrl-C, `| head`, a closed terminal) ends nothing."""
+def ignore_closed_pipes() -> None:
+    """Ignore from now on that nobody reads the output any more (`| tee` at Ctrl-C, `| head`, a closed terminal)."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if type(stream) is not io.TextIOWrapper or isinstance(getattr(stream.buffer, "raw", None), LastingFile):
+        if type(stream) is not io.TextIOWrapper or isinstance(getattr(stream.buffer, "raw", None), PipeTolerantFile):
             continue
         stream.flush()
-        file = io.BufferedWriter(LastingFile(os.dup(stream.fileno()), "w"))
+        file = io.BufferedWriter(PipeTolerantFile(os.dup(stream.fileno()), "w"))
         lasting = io.TextIOWrapper(file, stream.encoding, stream.errors, line_buffering=stream.line_buffering)
         setattr(sys, name, lasting)

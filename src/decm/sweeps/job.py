@@ -118,7 +118,7 @@ def save_overrides(folder: Path, overrides: Sequence[str] | None = None) -> None
 
 
 def note_failure(message: str, code: int) -> None:
-    """Keep in the folder of the job that this process does, if it does one, with what it failed."""
+    """Keep the error of the job that this process does, if it does one, in the folder of that job."""
     given = os.environ.get(JOB)
     hydra: Any = HydraConfig.get() if HydraConfig.initialized() else None
     if given is None and hydra is not None and hydra.mode == RunMode.MULTIRUN:
@@ -133,7 +133,7 @@ def note_failure(message: str, code: int) -> None:
 
 
 def keep_failure(folder: Path, message: str, code: int) -> None:
-    """Write with what the job of a folder failed."""
+    """Write the error (message and exit code) of the failed job of a folder."""
     write_text(folder / FAILURE, json.dumps({"message": message, "code": code}))
 
 

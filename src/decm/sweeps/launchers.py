@@ -38,7 +38,7 @@ class Stop:
 
 @contextmanager
 def handing_on(send: Callable[[int], None]) -> Iterator[Stop]:
-    """While within, signals to this process are handed on by `send`; Python lets the main thread alone catch them."""
+    """Inside the `with` block, `send` passes on the signals to this process; only the main thread can catch them."""
     stop = Stop()
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -119,7 +119,7 @@ def place_of(loader: Any, sweep: DictConfig, number: int, overrides: list[str]) 
 
 
 def fill(returned: JobReturn, result: Callable[[], Any]) -> None:
-    """Put what a job returned, or what it failed with, where Hydra looks for it."""
+    """Put what a job returned, or its error, where Hydra looks for it."""
     try:
         returned.return_value, returned.status = result(), JobStatus.COMPLETED
     except Exception as error:

@@ -24,7 +24,7 @@ AGAIN = 1.0  # seconds after which a job that still runs is asked to stop again:
 
 
 class Launcher(submitit_launcher.BaseSubmititLauncher):
-    """As submitit's, but for the waiting."""
+    """submitit's launcher, with another way of waiting for its jobs."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         assert self.config is not None
@@ -74,7 +74,7 @@ def result_of(job: Any, folder: Path) -> JobReturn:
 
 @contextmanager
 def signals_ignored() -> Iterator[None]:
-    """Ctrl-C in a terminal goes to all processes: those that are started within do not hear it before they listen."""
+    """Processes that are started inside the `with` block ignore Ctrl-C until they install handlers of their own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

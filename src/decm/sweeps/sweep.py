@@ -26,7 +26,8 @@ OPEN: dict[str, DictConfig] = {}  # the sweep that this process does
 class Sweep(Callback):
     """Opens the folder of a sweep, and writes sweep.md when its last job is done.
 
-    Of what a callback raises Hydra makes a warning, but for SystemExit, which `run_task` makes of a mistake.
+    Hydra turns the exceptions of callbacks into warnings, except SystemExit; `run_task` therefore raises that
+    for a user's mistake.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -63,7 +64,10 @@ def begin(config: DictConfig) -> None:
 
 
 def end(config: DictConfig, error: JobError | None = None) -> JobError | None:
-    """Write and show the table; as what the sweep fails where jobs have failed since it began, or it with `error`."""
+    """Write and show the table. Returns the error that the sweep ends with, or None.
+
+    It names the jobs that failed since this process opened the sweep; where none did, it is `error`.
+    """
     OPEN.clear()
     folder = Path(config.hydra.sweep.dir)
     print(f"\n{write_report(folder)}", flush=True)
@@ -79,7 +83,7 @@ def end(config: DictConfig, error: JobError | None = None) -> JobError | None:
 
 
 def close(error: JobError) -> JobError:
-    """End the sweep that is open, if there is one, whose sweeper has raised `error`; as what it fails."""
+    """End the open sweep, if there is one, after its sweeper has raised `error`. Returns the error it ends with."""
     return (end(OPEN["config"], error) or error) if OPEN else error
 
 

@@ -22,7 +22,7 @@ TREES = 64  # as in Hutter et al. 2014 and Optuna
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a sweep: its number, its overrides by key, and its results once it has any, or with what it failed."""
+    """A job of a sweep: its number, its overrides by key, and its results as soon as it has any, or its error."""
 
     number: str
     overrides: dict[str, str]

@@ -1,4 +1,4 @@
-"""The training step: draw the anchor, let the plan ask, call the student once, aim, measure, and sum."""
+"""The training step: draw the anchor; each planned objective asks for its rows; one student call; targets; losses."""
 
 import copy
 import math
@@ -233,7 +233,7 @@ class DistillationModule(LightningModule):
         checkpoint["forward_equivalents"] = self.forward_equivalents
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The teacher in hand stands in for the one that was not saved, so that loading stays strict."""
+        """The teacher that is already loaded stands for the one that was not saved, so that loading stays strict."""
         own = {key: value for key, value in self.state_dict().items() if key.startswith(TEACHER)}
         checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
         self.forward_equivalents = checkpoint["forward_equivalents"]

@@ -1,4 +1,4 @@
-"""The expected curves of an experiment, which the evaluations in the loop are held against."""
+"""The expected curves of an experiment, with which the evaluations in the loop are compared."""
 
 import math
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Curve:
 
 
 class Expected(DistillationCallback):
-    """Holds each evaluation in the loop against the curves; logs `expected/<metric>`, the value over the expected one.
+    """Compares each evaluation in the loop with the curves; logs `expected/<metric>`, the value over the expected one.
 
     Says where a metric goes above its band (expected value times tolerance), where it comes back, and where it goes
     below, which is good news; at the end whether the run stayed inside, that is, was never above. To be called after

@@ -77,7 +77,7 @@ class Trajectory(DistillationCallback):
         return isinstance(self.objective, nn.Module) and any(True for _ in self.objective.parameters())
 
     def check_sharded(self, batch_size: int, parts: int) -> None:
-        """Raise ValueError for what cannot be under trainer=fsdp: sharded networks are called by all ranks together.
+        """Raise ValueError for what trainer=fsdp does not support: sharded networks are called by all ranks together.
 
         Each of the `parts` (devices times micro-batches) of a batch must have a row.
         """

@@ -20,8 +20,8 @@ INCIDENTS, ROLLBACKS = "incidents", "rollbacks.jsonl"
 WINDOW = 100  # finite losses that a spike is measured against
 
 
-class RollBackError(RuntimeError):
-    """Too many bad steps in a row: the run is to go back to its last checkpoint, with other data."""
+class RollbackError(RuntimeError):
+    """Too many bad steps in a row: the run is to go back to its last checkpoint, with a new data seed."""
 
 
 def count_rollbacks(folder: Path) -> int:
@@ -40,7 +40,7 @@ class Guard(DistillationCallback):
     """Skips optimizer step and EMA where the loss or the gradient's norm is not finite on any rank; logs `grad_norm`.
 
     Each skipped step leaves `folder/incidents/step_<n>_seed_<s>_rank_<r>.json`: samples, times, losses and tangents
-    of that rank's batch. After `patience` of them in a row RollBackError is raised on all ranks. A finite loss above
+    of that rank's batch. After `patience` of them in a row RollbackError is raised on all ranks. A finite loss above
     `spike` times the median of the last 100 is reported only.
     """
 
@@ -85,7 +85,7 @@ class Guard(DistillationCallback):
             f"{self.skipped}). See {self.folder / INCIDENTS}",
         )
         if self.in_a_row >= self.patience:
-            raise RollBackError(f"{self.in_a_row} steps in a row were not finite, up to step {trainer.global_step - 1}")
+            raise RollbackError(f"{self.in_a_row} steps in a row were not finite, up to step {trainer.global_step - 1}")
 
     def _report_spike(self, trainer: Trainer, total: float) -> None:
         if len(self.recent) == WINDOW and total > self.spike * statistics.median(self.recent):
@@ -142,7 +142,7 @@ def say(trainer: Trainer, words: str) -> None:
         print(words, flush=True)
 
 
-def gave_up(folder: Path, rollbacks: int, cause: RollBackError) -> NonFiniteLossError:
+def gave_up(folder: Path, rollbacks: int, cause: RollbackError) -> NonFiniteLossError:
     """The error of a run that went back as often as it may."""
     return NonFiniteLossError(
         f"{cause}, after {rollbacks} rollbacks to the last checkpoint with other data. What each bad step saw is in "

@@ -19,7 +19,10 @@ STOP = "STOP"  # a file of this name in the run folder
 
 
 class PreemptedError(RuntimeError):
-    """The run was asked to stop and has saved; it is to be started again. `requeue` asks whoever sent the signal to."""
+    """The run was asked to stop and has saved; it is to be started again.
+
+    `requeue` calls the launcher's signal handler (submitit's), which puts the job back into the queue.
+    """
 
     exit_code = 75  # sysexits.h's EX_TEMPFAIL
 
@@ -65,7 +68,7 @@ class Preemption(DistillationCallback):
         return PreemptedError(step, self.asked, (lambda: handler(number, None)) if callable(handler) else lambda: None)
 
     def restore(self) -> None:
-        """Give the signals back to who had them."""
+        """Restore the signal handlers that were there before."""
         for number, handler in self._before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before = {}

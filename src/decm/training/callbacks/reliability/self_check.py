@@ -1,4 +1,4 @@
-"""At start-up, the tangents that the network carries against differences: a mismatch stops the run.
+"""Compare the network's tangents with finite differences at start-up; a mismatch stops the run.
 
 Several faults of PyTorch drop tangents in silence (pytorch#192985, #187284, #192629); training goes on with wrong
 targets, and the loss shows nothing.
@@ -30,7 +30,7 @@ class WrongTangentError(RuntimeError):
 
 @contextmanager
 def perturbed(network: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Parameters with noise within, since zeros (gates, last layers) would hide a wrong tangent; then as they were."""
+    """Add noise to the parameters inside the `with` block: zeros (gates, last layers) would hide a wrong tangent."""
     held = [local(p) for p in network.parameters()]
     kept = [p.detach().clone() for p in held]
     draw = torch.Generator().manual_seed(seed)
@@ -49,7 +49,7 @@ def perturbed(network: nn.Module, seed: int = 0) -> Iterator[None]:
 
 @contextmanager
 def exactly() -> Iterator[None]:
-    """No TF32 within, whose ten bits would drown the differences."""
+    """No TF32 inside the `with` block: its ten bits are too few for the differences."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -61,7 +61,7 @@ def exactly() -> Iterator[None]:
 
 @contextmanager
 def eager(network: nn.Module) -> Iterator[None]:
-    """Blocks run as they are written within: differences must not depend on what is checked."""
+    """Run the blocks uncompiled inside the `with` block: differences must not depend on what is checked."""
     compiled = [part for part in regions(network).values() if part.compiled]
     for part in compiled:
         part.compiled = False
