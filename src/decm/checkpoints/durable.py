@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PART, OLD = ".part", ".old"  # what a killed save may leave beside; never read, removed by the next one
+NO_LINKS = (errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS)  # exFAT, some network drives
 FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -96,10 +97,15 @@ def save_npz(path: Path, **arrays: Any) -> None:
 
 
 def link(path: Path, target: str) -> None:
-    """Make `path` a relative symbolic link to `target`, at once."""
+    """Make `path` a relative symbolic link to `target`, at once; nothing on a file system without such links."""
     part = beside(path, PART)
     remove(part)
-    part.symlink_to(target)
+    try:
+        part.symlink_to(target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return
     part.replace(path)
     sync(path.parent)
 

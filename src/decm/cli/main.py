@@ -168,6 +168,7 @@ def command() -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from decm.settings.composition import conf_dir
     from decm.settings.schema import register
@@ -196,6 +197,8 @@ def command() -> None:
     except Exception as error:
         if type(error).__module__ == "submitit.core.utils":  # the job's process left no result
             fail(str(error), FAILED)
+        if not started and isinstance(error, (YAMLError, UnicodeDecodeError)):  # in a file of --config-dir
+            fail(" ".join(str(error).split()), CONFIG_ERROR)
         if started or not isinstance(error, (HydraException, OmegaConfBaseException)):
             raise
         reason = f": {error.__cause__}" if error.__cause__ is not None else ""

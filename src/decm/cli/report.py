@@ -14,9 +14,9 @@ def task(cfg: DictConfig) -> None:
         raise ValueError("Found path and runs both set or both unset; expected path=<folder> or runs='[A,B]'.")
     if cfg.runs and len(cfg.runs) < 2:
         raise ValueError(f"runs={list(cfg.runs)}; expected two runs or more. For one, path=<run folder>.")
-    if cfg.path is not None and cfg.out is not None:
-        raise ValueError(f"out={cfg.out} has no effect with path: the report is written into that folder.")
     if cfg.path is not None and is_sweep(Path(cfg.path)):
+        if cfg.out is not None:
+            raise ValueError(f"out={cfg.out} has no effect on a sweep: its table is written into its folder.")
         print(write_report(Path(cfg.path), cfg.nfe), flush=True)
         return
     if cfg.nfe is not None:

@@ -60,6 +60,11 @@ def find_images(source: str | Path, setting: str = "source", labeled: bool = Tru
             f"{setting}={str(source)!r} is no folder; expected one folder per class, or *.tar with images."
         )
     shards = sorted(path for path in root.glob("*.tar") if _seen(path.name))
+    if shards and (folders := _class_folders(root)):
+        raise ValueError(
+            f"{setting}={str(source)!r} holds folders ({folders[0].name}, ...) and tar files ({shards[0].name}, ...); "
+            "expected one kind: move the others elsewhere."
+        )
     if shards:
         others = Counter(_suffix(path.name) for path in _files(root, _around(root)) if path not in shards)
         images = [image for shard in shards for image in _in_tar(shard, labeled, others)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
@@ -96,8 +97,12 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
 
 def check_parts(cfg: DictConfig) -> None:
     """Raise ValueError for an optimizer, schedule, method or machine that is invalid, without building a network."""
-    instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
-    instantiate(cfg.schedule)(0)
+    for key, argument in (("optimizer", [torch.nn.Parameter(torch.zeros(1))]), ("schedule", 0)):
+        try:
+            instantiate(cfg[key])(argument)
+        except (InstantiationException, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise ValueError(f"{key}._target_={cfg[key]._target_} cannot be made of these settings: {why}") from None
     if cfg.times:
         instantiate(cfg.times)(torch.full((1,), 0.5))
     trainer = Trainer(

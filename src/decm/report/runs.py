@@ -1,5 +1,6 @@
 """The pages of runs: what report/ needs to know of a folder, and where the page is written."""
 
+import errno
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,12 +47,18 @@ def parameters_of(config: dict[str, Any]) -> int | None:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def write_page(folder: Path) -> Path:
-    """Draw report.html of a run folder."""
+def write_page(folder: Path, out: Path | None = None) -> Path:
+    """Draw the page of a run folder: report.html in it, or the file `out`."""
     from decm.report.page import PAGE, page
 
-    write_text(folder / PAGE, page(read_run(folder)))
-    return folder / PAGE
+    target, text = out or folder / PAGE, page(read_run(folder))
+    try:
+        write_text(target, text)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise ValueError(f"{target} cannot be written ({error.strerror}). Set out=<another file>.html.") from error
+    return target
 
 
 def try_page(folder: Path) -> None:
@@ -69,7 +76,7 @@ def try_page(folder: Path) -> None:
 def report_runs(paths: Sequence[str | Path], out: str | Path | None = None) -> Path:
     """The page of one run, or the comparison of several in `out`; the file that was written."""
     folders = [Path(path) for path in paths]
-    if len(folders) == 1:
+    if len(folders) == 1 and out is None:
         return write_page(folders[0])
     from decm.report.compare import compare
 
@@ -77,5 +84,7 @@ def report_runs(paths: Sequence[str | Path], out: str | Path | None = None) -> P
     if target.suffix != ".html" or target.is_dir():
         raise ValueError(f"out={target} is no page; expected a file that ends in .html.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if len(folders) == 1:
+        return write_page(folders[0], target)
     write_text(target, compare([read_run(folder) for folder in folders]))
     return target

@@ -17,7 +17,7 @@ from decm.settings.limits import check_name
 from decm.settings.quoting import escape_interpolation, quote
 from decm.settings.task import fail, run_task
 from decm.settings.words import inherited
-from decm.sweeps.table import HOW, SWEEP, planned_jobs, read_jobs, write_report
+from decm.sweeps.table import HOW, OVERRIDES, SWEEP, planned_jobs, read_jobs, write_report
 
 NOT_OURS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
 OPEN: dict[str, DictConfig] = {}  # the sweep that this process does
@@ -57,6 +57,8 @@ def begin(config: DictConfig) -> None:
             f"{folder} is a study with other settings: found {' '.join(known['overrides'])}, expected "
             f"{' '.join(wanted['overrides'])}. Its trials do not compare; set hydra.sweep.dir=<another folder>."
         )
+    if known is not None and "n_trials" not in config.hydra.sweeper:
+        check_jobs(config, folder)
     write_text(folder / SWEEP, yaml.safe_dump(wanted, sort_keys=False))
     OPEN["config"] = config
     done = count_finished(folder)
@@ -119,16 +121,32 @@ def identity(overrides: Iterable[str]) -> list[str]:
 
 def count_jobs(config: DictConfig) -> int:
     """How many jobs a sweep has: of a grid the product of its values, of a study the total of its trials."""
+    sweeper = config.hydra.sweeper
+    return int(sweeper.n_trials) if "n_trials" in sweeper else len(grid(config))
+
+
+def check_jobs(config: DictConfig, folder: Path) -> None:
+    """Raise ValueError if a job that was begun in the sweep's folder has other overrides than it would have now."""
+    for number, words in enumerate(grid(config)):
+        path = folder / str(number) / OVERRIDES
+        stored = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else words
+        if identity(stored) != identity(words):
+            raise ValueError(
+                f"{folder} is another sweep: its job {number} is of {' '.join(stored)}; expected {' '.join(words)}. "
+                "Set hydra.sweep.dir=<another folder>."
+            )
+
+
+def grid(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job of a grid, in the order of their numbers."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     sweeper = config.hydra.sweeper
-    if "n_trials" in sweeper:
-        return int(sweeper.n_trials)
     words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + list(config.hydra.overrides.task)
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    return len(BasicSweeper.split_arguments(parser.parse_overrides(words), None)[0])
+    return [list(job) for job in BasicSweeper.split_arguments(parser.parse_overrides(words), None)[0]]
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
@@ -158,11 +176,15 @@ def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:
                 f"resume={folder} is {found}; expected the folder of a sweep of {' '.join(wanted['overrides'])}."
             )
         return folder
-    beside = Path(config.hydra.sweep.dir).parent
+    beside, others = Path(config.hydra.sweep.dir).parent, list[str]()
     for folder in sorted(beside.iterdir() if beside.is_dir() else [], key=lambda path: path.name, reverse=True):
         known = read_sweep(folder)
         if known and known["overrides"] == wanted["overrides"] and count_finished(folder) < wanted["jobs"]:
             return folder
+        if known and count_finished(folder) < known["jobs"]:
+            others.append(f"{folder} is of {' '.join(known['overrides'])}")
+    if others:
+        print(f"resume=auto starts a new sweep: the unfinished {others[0]}, in this order.", flush=True)
     return None
 
 

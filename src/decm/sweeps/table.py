@@ -13,7 +13,8 @@ from decm.checkpoints.durable import write_text
 from decm.runs.folders import RESULTS, metric_at, read_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
-SCORED_BY = ("data", "data.path", "evaluation", "evaluation.num_samples")  # what the meaning of a figure depends on
+# What the meaning of a figure depends on.
+SCORED_BY = ("data", "data.path", "distill", "evaluation", "evaluation.nfe", "evaluation.num_samples")
 FAILURE = "failure.json"  # in the folder of a job that failed
 HOW = ("resume", "debug", "launcher")  # overrides that say how a sweep is done, not which
 ENOUGH = 4  # jobs, below which nothing is said of what they depend on
