@@ -116,7 +116,6 @@ def test_runs_are_compared_in_one_file(finished, copied, tmp_path):
         ([], "both unset"),
         (["path=a", "runs=[b,c]"], "both set"),
         (["path={tmp}"], "is not a run folder"),
-        (["path={run}", "out=a.html"], "out=a.html has no effect"),
         (["runs=[{run}]"], "expected two runs or more"),
         (["runs=[{run},{run}]"], "a run twice"),
         (["path={run}", "colour=red"], "Could not override 'colour'"),
