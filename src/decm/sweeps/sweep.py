@@ -131,8 +131,9 @@ def check_jobs(config: DictConfig, folder: Path) -> None:
         path = folder / str(number) / OVERRIDES
         stored = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else words
         if identity(stored) != identity(words):
+            has, wants = ([w for w in own if w not in other] for own, other in ((stored, words), (words, stored)))
             raise ValueError(
-                f"{folder} is another sweep: its job {number} is of {' '.join(stored)}; expected {' '.join(words)}. "
+                f"{folder} is another sweep: its job {number} has {' '.join(has)}; expected {' '.join(wants)}. "
                 "Set hydra.sweep.dir=<another folder>."
             )
 
