@@ -15,6 +15,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: step_of(path) or 0, reverse=True)
 
 
+def newest(folder: Path) -> Path | None:
+    """last.ckpt, or the checkpoint of the latest step where there is no such link; unchecked. None if there is none."""
+    return folder / LAST if (folder / LAST).exists() else next(iter(checkpoints(folder)), None)
+
+
 def candidates(folder: Path) -> list[Path]:
     """What a run could go on from, the newest first: also a last.ckpt that is no link (in a copy)."""
     found, last = checkpoints(folder), folder / LAST

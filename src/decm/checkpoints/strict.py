@@ -26,6 +26,11 @@ def mismatches(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> l
     ]
 
 
+def no_advice() -> str:
+    """Nothing to add to the keys that do not fit."""
+    return ""
+
+
 def load_strictly(
     network: nn.Module,
     weights: Mapping[str, Tensor],

@@ -50,8 +50,9 @@ def task(cfg: DictConfig) -> None:
 def waste(root: Path, old_checkpoints: bool, wandb: bool) -> Iterator[Waste]:
     """What can go of the finished runs below `root`; what another run needs, or a link leads to, stays."""
     runs = [look(folder)[0] for folder in all_runs(root)]
-    others = {folder for place in {root, *map(root_of, runs)} for folder in all_runs(place)}
-    needed = [place for folder in others for place in needed_by(look(folder)[0])]
+    below = {run.folder.resolve() for run in runs}
+    beside = {folder.resolve() for place in set(map(root_of, runs)) for folder in all_runs(place)} - below
+    needed = [place for run in (*runs, *(look(folder)[0] for folder in beside)) for place in needed_by(run)]
     for run in runs:
         folder = run.folder
         if run.state != FINISHED or in_use(folder) or any(_touches(folder, place) for place in needed):
@@ -74,9 +75,9 @@ def spare(folder: Path) -> list[Path]:
 
 
 def root_of(run: Run) -> Path:
-    """The folder of all runs that a run lies in: `<root>/<name>/<time>`, or deeper in a sweep's."""
+    """The folder of all runs in which a run lies: `<root>/<name>/<time>` or `<root>/<name>/multirun/<time>/<job>`."""
     above = run.folder.absolute().parents
-    return next((place.parent for place in above if place.name == run.config.get("name")), run.folder.parent)
+    return next((p.parent for p in (above[0], *above[2:3]) if p.name == run.config.get("name")), above[0])
 
 
 def needed_by(run: Run) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from decm.checkpoints.strict import load_strictly
+from decm.checkpoints.strict import load_strictly, no_advice
 from decm.evaluation.classifier import FEATURES as CLASSIFIER_FEATURES
 from decm.evaluation.classifier import DigitClassifier, heldout_note
 
@@ -117,7 +117,7 @@ class InceptionFeatures(nn.Module):
     def fill(self, tensors: dict[str, Tensor], source: str) -> None:
         """Give the network its weights."""
         load_strictly(
-            self.network, tensors, source, optional=lambda key: key.endswith("num_batches_tracked"), advice=str
+            self.network, tensors, source, optional=lambda key: key.endswith("num_batches_tracked"), advice=no_advice
         )
 
     def _keep(self, module: nn.Module, args: object, out: Tensor) -> None:
@@ -156,7 +156,7 @@ class Dinov2Features(nn.Module):
         tensors = {name: value for name, value in tensors.items() if name != "mask_token"}  # used in its training alone
         if "pos_embed" in tensors:
             tensors["pos_embed"] = self.resized(tensors["pos_embed"], 224 // 14)
-        load_strictly(self.network, tensors, str(weights), advice=str)
+        load_strictly(self.network, tensors, str(weights), advice=no_advice)
         self.requires_grad_(False).eval()
 
     @staticmethod
@@ -195,7 +195,7 @@ class DigitFeatures(nn.Module):
         origin = "the folder `cache` of a digits run"
         tensors = read_weights(weights, "digit_classifier_<hash>.safetensors", origin, key)
         network = DigitClassifier(len(tensors.get("head.bias", torch.empty(10))))
-        load_strictly(network, tensors, str(weights), advice=str)
+        load_strictly(network, tensors, str(weights), advice=no_advice)
         return cls(network.eval().requires_grad_(False), heldout_note(Path(str(weights))))
 
     @torch.no_grad()

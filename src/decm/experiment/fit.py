@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from decm.checkpoints.files import stored_step
 from decm.checkpoints.first_process import is_first
-from decm.checkpoints.names import CHECKPOINTS, LAST_OF_RUN
+from decm.checkpoints.folder import newest
+from decm.checkpoints.names import CHECKPOINTS
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.experiment.build import build_network
@@ -134,7 +135,7 @@ def fit(
 @rank_zero_only
 def go_back(folder: Path, cause: RollbackError) -> None:
     """Say and note that the run goes back to its last checkpoint."""
-    last = folder / LAST_OF_RUN if (folder / LAST_OF_RUN).exists() else None
+    last = newest(folder / CHECKPOINTS)
     note_rollback(folder, str(cause), last)
     print(f"{cause}: back to {last or 'the start'}, with other data.", flush=True)
 

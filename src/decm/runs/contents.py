@@ -66,11 +66,10 @@ def weights_content(path: Path) -> str | None:
 
 
 def _newest_checkpoint(run: Path) -> Path:
-    """What last.ckpt is, or would be: a copy of a run may have lost its links."""
-    from decm.checkpoints.folder import checkpoints
+    from decm.checkpoints.folder import newest
 
     last = run / LAST_OF_RUN
-    return last if last.exists() else next(iter(checkpoints(last.parent)), last)
+    return newest(last.parent) or last
 
 
 @lru_cache(maxsize=64)

@@ -26,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from decm.checkpoints.durable import write_text
 from decm.checkpoints.files import stored_step
 from decm.checkpoints.first_process import is_first
-from decm.checkpoints.names import LAST_OF_RUN
+from decm.checkpoints.folder import newest
+from decm.checkpoints.names import CHECKPOINTS
 from decm.runs.exits import FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.runs.folders import (
     RESULTS,
@@ -154,8 +155,10 @@ def run_in_subprocess(folder: Path) -> float | None:
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code == PREEMPTED or asked is not None:
-        last, handler = folder / LAST_OF_RUN, before.get(asked) if asked in (signal.SIGUSR1, signal.SIGUSR2) else None
-        step = stored_step(last) if last.exists() else 0
+        last, handler = newest(folder / CHECKPOINTS), None
+        if asked in (signal.SIGUSR1, signal.SIGUSR2):
+            handler = before.get(asked)
+        step = stored_step(last) if last is not None else 0
         name = signal.Signals(asked).name if asked is not None else None
         raise PreemptedError(step, name, (lambda: handler(asked, None)) if callable(handler) else lambda: None)
     return result_of(folder, code)

@@ -196,4 +196,5 @@ def _fix(config: DictConfig, folder: Path) -> None:
     """
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = escape_interpolation(str(folder))
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quote(escape_interpolation(str(folder)))}")
+        others = [word for word in config.hydra.overrides.hydra if not word.startswith("hydra.sweep.dir=")]
+        config.hydra.overrides.hydra = [*others, f"hydra.sweep.dir={quote(escape_interpolation(str(folder)))}"]

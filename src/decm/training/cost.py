@@ -33,6 +33,11 @@ class CountedRows:
         return self.net(x, t, s, y)
 
 
+def counted(net: Network) -> CountedRows:
+    """The network with its rows counted; one that is counted already, as after a rollback, is not wrapped again."""
+    return net if isinstance(net, CountedRows) else CountedRows(net)
+
+
 class WithoutGradient(CountedRows):
     """The student or its average as discrete laws look at it: without gradient.
 

@@ -20,7 +20,7 @@ from decm.flow.velocity import Field, GuidedVelocity
 from decm.networks.regions import regions
 from decm.objectives.base import Batch, Rows
 from decm.objectives.norms import root_mean_square
-from decm.training.cost import FORWARD_BACKWARD, CountedRows, WithoutGradient, cost_with_derivative
+from decm.training.cost import FORWARD_BACKWARD, CountedRows, WithoutGradient, cost_with_derivative, counted
 from decm.training.sharding import Sharding, gathered, shard, skeleton
 from decm.training.step import MicroBatch, OptimizerStep
 from decm.training.student_call import call_student
@@ -75,9 +75,9 @@ class DistillationModule(LightningModule):
         self.student = student
         self.ema = copy.deepcopy(student).requires_grad_(False)
         self.field: Field = teacher.field if teacher else no_teacher
-        self.teacher_calls = CountedRows(self.field.net if isinstance(self.field, GuidedVelocity) else no_teacher)
+        self.teacher_calls = CountedRows(no_teacher)
         if isinstance(self.field, GuidedVelocity):
-            self.field.net = self.teacher_calls
+            self.field.net = self.teacher_calls = counted(self.field.net)
         self.teacher = teacher.network if teacher else None
         if self.teacher is not None:
             self.teacher.eval().requires_grad_(False)
@@ -159,7 +159,7 @@ class DistillationModule(LightningModule):
         asked = [sub.objective.ask(segment, self.field) for sub, segment in zip(batch.plan, segments, strict=True)]
         values = call_student(self.student_map, asked, self.recipe.fused)
         if not values:  # no row of what is due lies in this micro-batch
-            self._record(batch, {}, 0)
+            self._record(batch, {}, self._cost([]))
             return torch.stack([0 * p.sum() for p in self.student.parameters()]).sum()
 
         share = self.trainer.world_size * self.trainer.accumulate_grad_batches  # so that the global mean comes out
@@ -200,7 +200,8 @@ class DistillationModule(LightningModule):
         """Raise NonFiniteLossError for a loss that is not finite, unless a callback (Guard) skips the step."""
         if self.step.bad_losses and not self.step.skipped:
             bad = [name for name, value in self.step.bad_losses.items() if not math.isfinite(value)]
-            index = self.step.example.batch.index if self.step.example else torch.zeros(1)
+            assert self.step.example is not None
+            index = self.step.example.batch.index
             raise NonFiniteLossError(
                 f"The loss of {', '.join(bad) or 'the sum'} is not finite at optimizer step {self.step.number} "
                 f"(samples {int(index[0])} to {int(index[-1])}, seed {self.recipe.seed}). "
