@@ -67,7 +67,7 @@ def is_part(part: str, thing: Any) -> bool:
 
     A network is a module of decm.networks with `forward(x, t, s, y, ...)`. A data set is a class of decm.data with
     `batch(seed, index)`, or a function there that returns one. A protocol is a function `(dataset, cache, ...)` that
-    returns a EvaluationProtocol.
+    returns an EvaluationProtocol.
     """
     origin = f"{getattr(thing, '__module__', '')}."
     if part == "network":
@@ -75,8 +75,8 @@ def is_part(part: str, thing: Any) -> bool:
         return is_module and origin.startswith("decm.networks.") and _takes(thing.forward, "self", "x", "t", "s", "y")
     if part == "data":
         return origin.startswith("decm.data.") and _takes(getattr(_made(thing), "batch", None), "self", "seed", "index")
-    is_bench = origin.startswith("decm.") and _takes(thing, "dataset", "cache")
-    return is_bench and getattr(_made(thing), "__name__", "") == "EvaluationProtocol"
+    is_protocol = origin.startswith("decm.") and _takes(thing, "dataset", "cache")
+    return is_protocol and getattr(_made(thing), "__name__", "") == "EvaluationProtocol"
 
 
 def _made(thing: Any) -> Any:
