@@ -13,11 +13,13 @@ from commands import decm, only, train
 from decm.cli.latents import task
 from decm.data.arrays import folder
 from decm.data.image_files import class_folders, find_images
+from decm.data.making.latent_sets import finish_set, write_set
 from decm.data.manifest import Manifest, manifest_of, read_manifest
 from decm.generator.card import card
 from decm.generator.checkpoints import read_checkpoint
 from decm.generator.model import Generator
 from decm.settings.composition import compose
+from latent_sets import Numbered, numbered_plan
 
 NUMBERS = [str(k) for k in range(12)]
 
@@ -104,6 +106,15 @@ def test_sets_of_latents_have_names_too(tmp_path, capsys):
         assert f"3 classes (0: {expected[0]}, 1: {expected[1]}, 2: {expected[2]})" in capsys.readouterr().out
     task(compose("latents", ["action=check", f"path={tmp_path / 'named'}"]))
     assert "3 classes (0: a, 1: b, 2: c)" in capsys.readouterr().out
+
+
+def test_a_set_of_latents_that_was_begun_is_not_finished_under_other_names(tmp_path):
+    plan = replace(numbered_plan(), class_names=("a", "b", "c"))
+    for _ in range(2):
+        write_set(tmp_path, plan, Numbered(), 0, 1, lambda samples: None)
+    with pytest.raises(ValueError, match="class_names differ"):
+        write_set(tmp_path, replace(plan, class_names=("b", "a", "c")), Numbered(), 0, 1, lambda samples: None)
+    assert finish_set(tmp_path, plan).class_names == ("a", "b", "c")
 
 
 def test_the_content_hash_is_of_the_data_and_not_of_what_they_are_called(tmp_path):

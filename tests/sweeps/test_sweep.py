@@ -134,6 +134,18 @@ def test_other_settings_in_the_folder_of_a_job_are_refused_and_nothing_is_writte
     assert not (folder / "1" / "results.json").exists()
 
 
+def test_a_job_whose_settings_have_changed_is_refused_and_the_other_is_done(pair):
+    """The same words, of an experiment that has been edited since."""
+    runs, folder = pair
+    file = folder / "0" / "config.yaml"
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "label_drop": 0.5}))
+    before = results(folder / "0"), file.read_text()
+    answer = train(runs, "-m", "seed=0,1", *FAST, f"hydra.sweep.dir={folder}")
+    assert (answer.code, "label_drop" in answer.err) == (2, True)
+    assert (results(folder / "0"), file.read_text()) == before
+    assert results(folder / "1")["seed"] == 1
+
+
 def test_a_folder_that_is_not_this_sweep_is_no_place_to_resume(pair):
     runs, folder = pair
     for place, said in ((folder, "is one of"), (folder / "0", "is without sweep.yaml")):
