@@ -3,10 +3,12 @@
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
 from commands import decm
 from decm.cli.main import check_words, find_action
 from decm.runs.exits import stopped
+from decm.settings.words import typed_words
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,11 @@ def test_samples_for_a_file_that_is_no_picture_are_refused_before_anything_is_lo
 def test_ctrl_c_names_resume_to_a_training_alone(monkeypatch, verb, resumes):
     monkeypatch.setenv("DECM_VERB", verb)
     assert ("resume=auto" in stopped()) is resumes
+
+
+def test_an_interpolation_of_an_override_is_written_down_as_typed():
+    """A job gives it a value of its own: a folder named by ${seed} is another one for each seed."""
+    words = {"task": ["name=x-${seed}"], "hydra": ["hydra.sweep.subdir=${seed}"]}
+    hydra = OmegaConf.create({"seed": 0, "hydra": {"overrides": words}}).hydra
+    assert list(hydra.overrides.task) == ["name=x-0"]
+    assert (typed_words(hydra), typed_words(hydra, "hydra")) == (words["task"], words["hydra"])

@@ -20,6 +20,7 @@ from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
 from decm.data.shards import first_infinite
 from decm.evaluation.devices import pick_device, rank_and_world
 from decm.evaluation.progress import progress
+from decm.settings.words import typed_words
 
 WRITING = ("out", "num_classes", "class_names", "record_size", "shard_records", "seed")
 USES = {
@@ -64,7 +65,7 @@ def _refuse_ignored(action: str) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
-        given = {override.lstrip("+~").split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
+        given = {override.lstrip("+~").split("=")[0].split(".")[0] for override in typed_words(HydraConfig.get())}
         ignored = sorted(given - USES[action] - {"action", "debug"})
         if ignored:
             raise ValueError(

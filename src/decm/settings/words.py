@@ -170,6 +170,16 @@ def settle_flags(words: list[str]) -> list[str]:
     return found
 
 
+def typed_words(hydra: Any, kind: str = "task") -> list[str]:
+    """The overrides of the settings ("task") or of Hydra's own ("hydra") as typed: `${...}` in them stays as it is.
+
+    A job or a later run gives each interpolation its own value; nothing that the environment holds is written down.
+    """
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(hydra.overrides[kind], resolve=False)  # type: ignore[return-value]
+
+
 def inherited(hydra: Any) -> list[str]:
     """What a job's own command needs besides the job's overrides: folders of settings, and settings of Hydra's.
 
@@ -177,7 +187,7 @@ def inherited(hydra: Any) -> list[str]:
     """
     from decm.settings.composition import conf_dir
 
-    words = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(OF_SWEEPS)]
+    words = [word for word in typed_words(hydra, "hydra") if not word.lstrip("+~").startswith(OF_SWEEPS)]
     for source in hydra.runtime.config_sources:
         folder = str(source.path)
         if source.provider == "command-line":
@@ -193,6 +203,6 @@ def job_command() -> list[str]:
 
     if not HydraConfig.initialized():
         return []
-    words = [word for word in HydraConfig.get().overrides.task if not word.startswith("launcher=")]
+    words = [word for word in typed_words(HydraConfig.get()) if not word.startswith("launcher=")]
     alone = ["launcher=basic", "hydra.mode=RUN"] if is_sweep(words) else []
     return [*words, *alone, *inherited(HydraConfig.get())]

@@ -38,7 +38,7 @@ from decm.runs.folders import (
     read_results,
     shortened,
 )
-from decm.settings.words import inherited
+from decm.settings.words import inherited, typed_words
 from decm.sweeps.table import FAILURE, OVERRIDES, SWEEP, read_failure
 from decm.training.callbacks.reliability.preemption import SIGNALS, PreemptedError
 
@@ -113,7 +113,7 @@ def save_overrides(folder: Path, overrides: Sequence[str] | None = None) -> None
     """Keep the job's overrides in its folder, for the table, and forget that it failed before."""
     if JOB not in os.environ and is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        words = HydraConfig.get().overrides.task if overrides is None else overrides
+        words = typed_words(HydraConfig.get()) if overrides is None else overrides
         write_text(folder / OVERRIDES, yaml.safe_dump(list(words)))
         (folder / FAILURE).unlink(missing_ok=True)
 
@@ -149,7 +149,7 @@ def run_in_subprocess(folder: Path) -> float | None:
 
     Raises PreemptedError where it or this process was asked to stop, at whatever point, and JobError where it failed.
     """
-    process = start(folder, [*HydraConfig.get().overrides.task, *inherited(HydraConfig.get())])
+    process = start(folder, [*typed_words(HydraConfig.get()), *inherited(HydraConfig.get())])
     asked, before = _wait(process)
     code = process.returncode
     if code == INTERRUPTED:

@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from decm.runs.exits import PREEMPTED, JobError
-from decm.settings.words import inherited
+from decm.settings.words import inherited, typed_words
 from decm.sweeps.job import one_below, result_of, save_overrides, start
 from decm.training.callbacks.reliability.preemption import SIGNALS
 
@@ -99,7 +99,7 @@ class JoblibLauncher(Launcher):
 
     def _job(self, number: int, overrides: list[str]) -> Job:
         folder, hydra = place_of(self.loader, self.config, number, overrides)
-        task = list(hydra.overrides.task)
+        task = typed_words(hydra)
         return Job(folder, [*task, *inherited(hydra)], JobReturn(overrides=task))
 
 

@@ -16,7 +16,7 @@ from decm.runs.locks import lock, unlock
 from decm.settings.limits import check_name
 from decm.settings.quoting import escape_interpolation, quote
 from decm.settings.task import fail, run_task
-from decm.settings.words import inherited
+from decm.settings.words import inherited, typed_words
 from decm.sweeps.table import HOW, OVERRIDES, SWEEP, planned_jobs, read_jobs, write_report
 
 NOT_OURS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
@@ -45,7 +45,7 @@ def begin(config: DictConfig) -> None:
     """Find or make the sweep's folder, take it for this process, and write down which sweep it is."""
     check_launch(config)
     check_name(config.name)
-    wanted: dict[str, Any] = {"overrides": identity(config.hydra.overrides.task), "jobs": count_jobs(config)}
+    wanted: dict[str, Any] = {"overrides": identity(typed_words(config.hydra)), "jobs": count_jobs(config)}
     wanted["inherited"] = inherited(config.hydra)
     folder = to_continue(config, wanted) or Path(config.hydra.sweep.dir)
     _fix(config, folder)
@@ -145,7 +145,7 @@ def grid(config: DictConfig) -> list[list[str]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     sweeper = config.hydra.sweeper
-    words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + list(config.hydra.overrides.task)
+    words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + typed_words(config.hydra)
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     return [list(job) for job in BasicSweeper.split_arguments(parser.parse_overrides(words), None)[0]]
 
@@ -166,7 +166,7 @@ def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:
 
     A `hydra.sweep.dir` on the command line is the folder, whatever `resume` says.
     """
-    if config.resume is None or any(word.startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra):
+    if config.resume is None or any(word.startswith("hydra.sweep.dir=") for word in typed_words(config.hydra, "hydra")):
         return None
     if config.resume != "auto":
         folder = Path(config.resume)
@@ -196,5 +196,5 @@ def _fix(config: DictConfig, folder: Path) -> None:
     """
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = escape_interpolation(str(folder))
-        others = [word for word in config.hydra.overrides.hydra if not word.startswith("hydra.sweep.dir=")]
+        others = [w for w in typed_words(config.hydra, "hydra") if not w.startswith("hydra.sweep.dir=")]
         config.hydra.overrides.hydra = [*others, f"hydra.sweep.dir={quote(escape_interpolation(str(folder)))}"]
