@@ -26,7 +26,7 @@ def loaded(*arguments):
         (["train", "--help"], 0, "max_steps: 1000"),
         (["train", "--cfg", "job", "experiment=decm_2d"], 0, "components: 8"),
         (["train", "method=foo"], 2, "Could not find 'method/foo'"),
-        (["train", "optimizer.lr=high"], 2, "full_key: optimizer.lr"),
+        (["train", "ema.decay=high"], 2, "full_key: ema.decay"),
         (["train", "foo=1"], 2, "Could not override 'foo'"),
         (["sample", "nfe=many"], 2, "full_key: nfe"),
         (["fly"], 2, "unknown verb 'fly'"),

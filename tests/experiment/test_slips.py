@@ -3,18 +3,20 @@
 import errno
 
 import pytest
+import torch
 from PIL import Image
 
 from commands import decm, only, train
+from decm.checkpoints.folder import newest
+from decm.data.manifest import read_manifest
+from decm.runs.folders import read_config
+from decm.training.wandb_mode import mode_of_environment, wandb_mode
 
 QUICK = ["max_steps=2", "evaluation.nfe=[1]"]
 
 
 def test_class_folders_beside_a_tar_are_refused_by_name_for_every_verb(tmp_path):
-    for name in "ab":
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for k in range(4):
-            Image.new("L", (8, 8), 20 * k).save(tmp_path / "images" / name / f"{k}.png")
+    pictures(tmp_path / "images", "ab")
     (tmp_path / "images" / "old.tar").touch()
     words = [f"images={tmp_path / 'images'}", "size=8"]
     for verb, out in (("data", "set"), ("reference", "r.npz")):
@@ -24,11 +26,96 @@ def test_class_folders_beside_a_tar_are_refused_by_name_for_every_verb(tmp_path)
         assert (answer.code, "old.tar" in answer.err, (tmp_path / out).exists()) == (2, True, False), answer.said
 
 
-@pytest.mark.parametrize("target", ["torch.optim.SGD", "torch.optim.AdamWW"])
-def test_an_optimizer_that_cannot_be_made_is_a_sentence(runs, target):
-    answer = train(runs, f"optimizer._target_={target}", "teacher=none", "method=fm")
-    assert (answer.code, "optimizer._target_" in answer.err, "Traceback" in answer.said) == (2, True, False)
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("optimizer._target_=torch.optim.SGD", "~optimizer.betas"),
+        ("optimizer._target_=torch.optim.AdamWW", "optimizer._target_"),
+        ("optimizer=adam", "optimizer=adam"),
+        ("optimizer=null", "optimizer"),
+        ("evaluation.protocol=null", "evaluation.protocol"),
+        ("+optimizer.eps=small", "optimizer.eps"),
+        ("optimizer.betas=0.9", "optimizer.betas"),
+        ("teacher=null", "auto, checkpoint, exact, none, weights"),
+        ("logger=", "csv, wandb"),
+        ("teacher=3", "int"),
+    ],
+)
+def test_what_cannot_be_made_is_a_sentence(runs, word, named):
+    answer = train(runs, "method=fm", word)
+    assert (answer.code, named in answer.err, "Traceback" in answer.said) == (2, True, False), answer.said
     assert not (runs / "smoke").exists()
+
+
+def test_another_optimizer_trains_with_its_own_arguments(runs):
+    words = ["optimizer._target_=torch.optim.SGD", "~optimizer.betas", "+optimizer.momentum=0.9"]
+    answer = train(runs, *QUICK, "teacher=none", "method=fm", *words)
+    assert answer.code == 0, answer.said
+    folder = only(runs / "smoke")
+    stored = read_config(folder)["optimizer"]
+    assert (stored["_target_"], stored["momentum"], "betas" in stored) == ("torch.optim.SGD", 0.9, False)
+    state = torch.load(newest(folder / "checkpoints"), weights_only=True)["optimizer_states"][0]["state"]
+    assert set(state[0]) == {"momentum_buffer"}
+
+
+def pictures(folder, classes, count=4):
+    """`count` gray pictures of 8x8 in a folder a class."""
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for k in range(count):
+            Image.new("L", (8, 8), 20 * k).save(folder / name / f"{k}.png")
+    return folder
+
+
+def test_parts_of_a_data_set_are_no_classes_and_what_a_system_left_is_none(tmp_path):
+    folder = pictures(tmp_path / "set", ["train", "val"])
+    answer = decm("data", f"images={folder}", "size=8", f"out={tmp_path / 'out'}")
+    assert (answer.code, f"images={folder / 'train'}" in answer.err) == (2, True), answer.said
+    assert not (tmp_path / "out").exists()
+    (pictures(tmp_path / "other", ["a", "test"]) / "lost+found").mkdir()
+    answer = decm("data", f"images={tmp_path / 'other'}", "size=8", f"out={tmp_path / 'out'}", "heldout=0.25")
+    assert answer.code == 0, answer.said
+    assert read_manifest(tmp_path / "out").class_names == ("a", "test")
+
+
+def test_a_verb_that_refuses_makes_no_folder(finished, tmp_path):
+    for verb, *words in (
+        ("sample", f"out={tmp_path / 'new' / 'a.png'}", "nfe=0"),
+        ("sample", f"out={tmp_path / 'new' / 'a.png'}", "labels=[99]"),
+        ("sample", f"out={tmp_path}"),
+        ("evaluate", f"out={tmp_path / 'new'}", "nfe=[0]"),
+        ("evaluate", f"out={tmp_path / 'new'}", "nfe=1"),
+    ):
+        answer = decm(verb, f"checkpoint={finished.folder}", *words)
+        assert (answer.code, "Traceback" in answer.said) == (2, False), answer.said
+        assert list(tmp_path.iterdir()) == []
+    assert "in brackets" in answer.err
+
+
+def test_a_set_of_shards_is_not_imported_over_itself(tmp_path):
+    folder = tmp_path / "set"
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    words = ["num=8", "shape=[4,2,2]", "num_classes=2", f"class_names={tmp_path / 'names.txt'}"]
+    assert decm("latents", "synth", f"out={folder}", *words).code == 0
+    answer = decm("latents", "import", f"source={folder}", f"out={folder}")
+    assert (answer.code, "is a set already" in answer.err) == (2, True), answer.said
+    assert read_manifest(folder).class_names == ("cat", "dog")
+
+
+def test_wandbs_switch_to_leave_it_off_is_heeded(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert wandb_mode(None) == "disabled"
+    assert wandb_mode("offline") == "offline"
+    monkeypatch.setenv("WANDB_DISABLED", "false")
+    assert mode_of_environment() is None
+
+
+def test_an_experiment_without_its_first_line_is_told_of_it(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("name: mine\nmax_steps: 2\n")
+    answer = decm("train", "--config-dir", str(tmp_path), "experiment=mine", "dry_run=true")
+    assert (answer.code, "@package _global_" in answer.err) == (2, True), answer.said
 
 
 @pytest.mark.parametrize("text", ["name: mine\n\tmax_steps: 2", "max_steps 2\nname: x", "name: [a"])

@@ -127,6 +127,26 @@ def test_how_a_job_was_started_is_no_setting_that_was_swept(sweep):
     assert """    decm train experiment=smoke 'data='"'"'a b'"'"'' seed=4\n""" in text
 
 
+def test_jobs_that_were_scored_differently_have_columns_of_their_own_and_do_not_compare(sweep):
+    """Two experiments in one sweep: another number of steps, and a job that scored the teacher alone."""
+    job(sweep, 4, ["experiment=other", "data='a b'"], 0.5, nfes=("1", "4"))
+    job(sweep, 5, ["experiment=third", "data='a b'"])
+    found = {"student": {}, "teacher": {"50": 7.0}, "metric": "frechet_distance", "num_samples": 4, "reference": "q"}
+    (sweep / "5" / "results.json").write_text(json.dumps(found))
+    lines = report(sweep).splitlines()
+    rows = {row[0]: row[3:] for line in lines if line.startswith("|") for row in [line.strip("| ").split(" | ")]}
+    assert rows["job"] == ["student, NFE 1", "student, NFE 2", "student, NFE 4", "teacher, NFE 50"]
+    assert [cell.strip() for cell in rows["4"]] == ["0.500", "", "0.125"]
+    assert rows["5"][-1] == "7.000"
+    assert "The best, to paste:" not in lines
+    assert "The jobs differ in what was scored: their figures do not compare." in lines
+
+
+def test_a_setting_that_is_left_out_stays_so_in_the_line_to_paste(tmp_path):
+    job(tmp_path, 0, ["experiment=smoke", "~optimizer.betas", "seed=0"], 1.0)
+    assert "    decm train experiment=smoke '~optimizer.betas' seed=0" in report(tmp_path).splitlines()
+
+
 def test_unfinished_jobs_are_named_and_counted(sweep):
     said = "Unfinished: begun and without results: 3; not begun: 2 of 6. The same command with resume=auto goes on."
     assert said in report(sweep).splitlines()

@@ -36,8 +36,8 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     device = pick_device(cfg.device)
     model = load_model(cfg.checkpoint, device)
     run = configure(model.cfg, cfg)
-    folder = folder_of_results(model, cfg.out)
     check_evaluation(run)
+    folder = folder_of_results(model, cfg.out)
     if run.trainer.threads:  # the run's own figures were made so
         torch.set_num_threads(run.trainer.threads)
     if cfg.ema_sigma_rel is not None:

@@ -15,7 +15,7 @@ from decm.data.making.class_names import names_from
 from decm.data.making.latent_check import check_set
 from decm.data.making.latent_sets import Plan, Source, describe, finish_set, write_set
 from decm.data.making.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
-from decm.data.manifest import Manifest
+from decm.data.manifest import MANIFEST, Manifest
 from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
 from decm.data.shards import first_infinite
 from decm.evaluation.devices import pick_device, rank_and_world
@@ -150,6 +150,8 @@ def _adopt(cfg: DictConfig) -> None:
     folder = Path(cfg.source)
     if Path(cfg.out).resolve() != folder.resolve():
         raise ValueError(f"{folder} holds tar shards, which are taken as they lie: set out={folder}.")
+    if (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder} is a set already, with {MANIFEST}. To take its shards anew, remove that file.")
     names, called = sorted(path.name for path in folder.glob("*.tar")), names_from(cfg.class_names)
     indices = {name: read_index(folder / name) for name in names}
     classes = _classes(cfg, np.concatenate([index.labels for index in indices.values()]))

@@ -10,8 +10,8 @@ from typing import Any
 
 from decm.runs.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError, stopped
 from decm.runs.streams import prepare_streams
-from decm.settings.task import fail, leave_reader, run_task
-from decm.settings.words import FOLDER_FLAGS, quote_paths, settle_flags
+from decm.settings.task import fail, in_plain_words, leave_reader, run_task
+from decm.settings.words import FOLDER_FLAGS, check_groups, quote_paths, settle_flags
 
 VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
@@ -132,6 +132,8 @@ def as_hydra_takes(verb: str, argv: list[str]) -> list[str]:
     find_action(verb, argv)
     check_words(verb, argv)
     try:
+        if verb == "train":
+            check_groups(argv[1:])
         return overrides_first([argv[0], *quote_paths(verb, settle_flags(argv[1:]))])
     except ValueError as error:
         fail(str(error), CONFIG_ERROR)
@@ -197,9 +199,9 @@ def command() -> None:
     except Exception as error:
         if type(error).__module__ == "submitit.core.utils":  # the job's process left no result
             fail(str(error), FAILED)
-        if not started and isinstance(error, (YAMLError, UnicodeDecodeError)):  # in a file of --config-dir
+        if not started and isinstance(error, (YAMLError, ValueError)):  # a file of --config-dir, teacher=3
             fail(" ".join(str(error).split()), CONFIG_ERROR)
         if started or not isinstance(error, (HydraException, OmegaConfBaseException)):
             raise
         reason = f": {error.__cause__}" if error.__cause__ is not None else ""
-        fail(f"{error}{reason}\nSee decm {verb} --help.", CONFIG_ERROR)
+        fail(f"{in_plain_words(f'{error}{reason}')}\nSee decm {verb} --help.", CONFIG_ERROR)

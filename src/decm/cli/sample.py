@@ -21,10 +21,8 @@ def task(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"out={cfg.out}; expected a picture file, .png or .jpg.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"out={cfg.out}: its folder cannot be made ({error}). Choose another file.") from error
+    if out.is_dir():
+        raise ValueError(f"out={cfg.out} is a folder; expected a picture file in it, as out={out / 'samples.png'}.")
     if cfg.rows < 1:
         raise ValueError(f"rows={cfg.rows}; expected 1 or more samples of each label.")
     if not Path(cfg.checkpoint).exists():  # no name on the hub is looked for
@@ -35,6 +33,10 @@ def task(cfg: DictConfig) -> None:
     check_steps(cfg.nfe, sampler)
     labels, columns = wanted_labels(generator, cfg)
     decode = None if are_points(generator) else generator.decoder()  # before the work is done
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out={cfg.out}: its folder cannot be made ({error}). Choose another file.") from error
     samples = generator.states(labels.tolist(), cfg.nfe, cfg.seed, sampler=sampler)
     painter: Painter = ImagePainter(decode, columns) if decode else PointsPainter(limit_of(generator, samples))
     painter.grid(samples, out)

@@ -12,7 +12,12 @@ from pathlib import Path
 from decm.data.index import members, parse_label
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-UNSEEN = (".", "__MACOSX")  # what names of files and folders begin with that a system left beside the images
+UNSEEN = (
+    ".",
+    "__MACOSX",
+    "lost+found",
+)  # what names of files and folders begin with that a system left beside the images
+SPLITS = {"train", "training", "val", "valid", "validation", "test"}  # names of folders that are no classes
 LOOKED_AT = 10_000  # files, to tell what a folder is
 Place = tuple[int, int]  # device and inode: a folder, by whatever path
 
@@ -56,8 +61,10 @@ def find_images(source: str | Path, setting: str = "source", labeled: bool = Tru
     """
     root = Path(source)
     if not root.is_dir():
+        found = "a file" if root.is_file() else "no folder"
         raise ValueError(
-            f"{setting}={str(source)!r} is no folder; expected one folder per class, or *.tar with images."
+            f"{setting}={str(source)!r} is {found}; expected a folder with one folder per class, or with *.tar of "
+            "images."
         )
     shards = sorted(path for path in root.glob("*.tar") if _seen(path.name))
     if shards and (folders := _class_folders(root)):
@@ -106,6 +113,11 @@ def holds_images(folder: str | Path) -> bool:
 
 def _in_folders(root: Path, setting: str, labeled: bool) -> tuple[list[ImageFile], int, Counter[str]]:
     folders, files = _class_folders(root), _entries(root)[1]
+    if folders and {folder.name.lower() for folder in folders} <= SPLITS:
+        raise ValueError(
+            f"{setting}={str(root)!r} holds {' and '.join(folder.name for folder in folders)}, which are parts of a "
+            f"data set and no classes; expected the folder of one part, as {setting}={folders[0]}."
+        )
     around = _around(root) | {_place(root)}
     stray = [] if labeled else [ImageFile(path, 0) for path in files if _is_image(path)]
     others = Counter(_suffix(path.name) for path in files if labeled or not _is_image(path))

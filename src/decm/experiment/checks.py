@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from decm.data.loader import micro_batch_size
 from decm.evaluation.judge import Judge
@@ -10,6 +10,7 @@ from decm.experiment.build import segment_names
 from decm.experiment.expected import expected_curves
 from decm.flow.derivative import ENGINES
 from decm.flow.solvers import check_steps, choose_sampler
+from decm.settings.constructors import TARGET
 from decm.settings.limits import check_name
 from decm.training.sharding import PRECISIONS
 
@@ -17,6 +18,10 @@ from decm.training.sharding import PRECISIONS
 def check_settings(cfg: DictConfig) -> None:
     """Raise ValueError for a setting that would otherwise be found wrong after the training, or never."""
     check_name(cfg.name)
+    for key in ("data", "network", "optimizer", "schedule", "evaluation.protocol"):
+        node = OmegaConf.select(cfg, key)
+        if not isinstance(node, DictConfig) or TARGET not in node:
+            raise ValueError(f"{key}={node} is not a mapping with {TARGET}, the constructor and its arguments.")
     _at_least(1, {"max_steps": cfg.max_steps, "accumulate": cfg.accumulate})
     _at_least(0, {"guard.rollbacks": cfg.guard.rollbacks, "snapshots.every": cfg.snapshots.every})
     _at_least(0, {f"trainer.{key}": cfg.trainer[key] or 0 for key in ("threads", "clip_norm")})

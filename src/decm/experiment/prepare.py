@@ -1,6 +1,5 @@
 """What a run needs is built, and what it cannot do is refused, before its folder is made or a teacher trained."""
 
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from decm.experiment.warm_start import check_warm_start
 from decm.generator.networks import PARTS, check_targets
 from decm.networks.regions import prepare_regions
 from decm.settings.composition import plain
-from decm.training.loggers import wandb_mode
+from decm.training.wandb_mode import mode_of_environment, wandb_mode
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def check_parts(cfg: DictConfig) -> None:
 
 def check_logger(cfg: DictConfig) -> None:
     """Raise ValueError for a logger of an unknown kind or mode, or one whose package is missing."""
-    kind, mode = cfg.logger.kind, cfg.logger.mode or os.environ.get("WANDB_MODE")
+    kind, mode = cfg.logger.kind, cfg.logger.mode or mode_of_environment()
     if kind not in ("wandb", "csv"):
         raise ValueError(f"logger.kind={kind!r} is unknown; expected wandb or csv.")
     if kind == "wandb" and mode:

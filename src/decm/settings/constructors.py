@@ -8,8 +8,9 @@ from dataclasses import field, make_dataclass
 from functools import cache
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from decm.checkpoints.trust import trusted
 
@@ -29,6 +30,12 @@ def add_types(cfg: DictConfig) -> None:
         try:
             schema = settings_of(node[TARGET], tuple(map(str, node)))
             typed = OmegaConf.merge(OmegaConf.structured(schema), node)
+        except ConfigKeyError as error:
+            name, takes = error.key, ", ".join(arguments(get_object(node[TARGET])))
+            raise ValueError(
+                f"{path}.{name} is not an argument of {node[TARGET]}, which takes {takes}; leave it out with "
+                f"'~{path}.{name}'.\n    full_key: {path}.{name}"
+            ) from error
         except OmegaConfBaseException as error:
             what, key = str(error).splitlines()[0], getattr(error, "full_key", "") or ""
             raise ValueError(f"{what}\n    full_key: {path}.{key}") from error
@@ -55,13 +62,12 @@ def settings_of(target: str, given: tuple[str, ...] = ()) -> type:
     """A dataclass of what the constructor or function `target` takes, with its defaults.
 
     Arguments that are objects come from the code; they, and what a partial function is called with later, are left out
-    unless they are among the `given`. Raises ImportError and the like for a target that is not there.
+    unless they are among the `given`; so are torch's own arguments, whose list depends on its version.
+    Raises ImportError and the like for a target that is not there.
     """
-    from hydra.utils import get_object
-
     needed, fields = inspect.Parameter.empty, [(name, Any, MISSING) for name in given if name.startswith("_")]
     for name, (kind, default) in arguments(get_object(target)).items():
-        left_out = kind is None or (default is needed and "_partial_" in given)
+        left_out = kind is None or (default is needed and "_partial_" in given) or target.startswith("torch.")
         if name in given or not left_out:
             fields.append((name, Any if kind is None else kind, _field(MISSING if default is needed else default)))
     return make_dataclass(target.rpartition(".")[2], fields)
@@ -104,6 +110,6 @@ def setting_type(hint: Any) -> Any:
             return Any if kinds else None
         (kind,) = kinds
         return kind | None if kind in PLAIN and types.NoneType in parts else kind
-    if origin in (list, tuple, Sequence) and parts and parts[0] in PLAIN:
-        return list[parts[0]]  # type: ignore[valid-type]
+    if origin in (list, tuple, Sequence) and parts and (kind := setting_type(parts[0])) in PLAIN:
+        return list[kind]  # type: ignore[valid-type]
     return Any if origin in (dict, Mapping) else None

@@ -34,15 +34,6 @@ class Teacher:
 
 
 @dataclass
-class Optimizer:
-    _target_: str = MISSING
-    _partial_: bool = MISSING
-    lr: float = MISSING
-    betas: list[float] = MISSING
-    weight_decay: float = MISSING
-
-
-@dataclass
 class InstantaneousNumbers:
     cosine: float = MISSING
 
@@ -108,7 +99,7 @@ class Train:
     method: Any = MISSING
     teacher: Teacher = field(default_factory=Teacher)
     warm_start: PathText | None = None
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: Any = MISSING
     schedule: Any = MISSING
     ema: Ema = field(default_factory=Ema)
     snapshots: Snapshots = field(default_factory=Snapshots)

@@ -1,6 +1,7 @@
 """One task of the command line: what it raises becomes one sentence and an exit code."""
 
 import os
+import re
 import select
 import sys
 import traceback
@@ -14,6 +15,15 @@ def fail(message: str, code: int) -> None:
     """Print one clear sentence and leave."""
     print(f"decm: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def in_plain_words(message: str) -> str:
+    """A message of Hydra's or OmegaConf's, where theirs is of their own types alone, in words that help."""
+    no_list = r"Invalid value assigned: \w+ is not a ListConfig, list or tuple\."
+    message = re.sub(no_list, "Expected a list in brackets, as in [1].", message)
+    if "full_key: experiment\n" in message:
+        message += "\nThe first line of an experiment's file is `# @package _global_`."
+    return message
 
 
 def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
@@ -51,7 +61,7 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
         if cfg.get("debug") or not known:
             traceback.print_exc()
         hint = "" if cfg.get("debug") or code else " (debug=true shows the trace)"
-        message = f"{cause}{hint}" if known else f"{type(cause).__name__}: {cause}"
+        message = f"{in_plain_words(str(cause))}{hint}" if known else f"{type(cause).__name__}: {cause}"
         code = code or (CONFIG_ERROR if known else FAILED)
         if code != PREEMPTED:
             note_failure(message, code)

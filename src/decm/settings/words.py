@@ -16,6 +16,7 @@ OF_CONSTRUCTORS = ("data.", "evaluation.protocol.")
 # Paths among Hydra's own settings, and whether it is a list of them. Hydra does not sweep over its own settings.
 OF_HYDRA = {"hydra.sweep.dir": False, "hydra.run.dir": False, "hydra.searchpath": True}
 LABELS = "labels"  # of `decm sample`: labels and names of classes
+OPTIONAL_GROUPS = ("sweep", "launcher", "experiment")
 FOLDER_FLAGS = ("-cd", "--config-dir", "-cp", "--config-path")
 REFUSED_FLAGS = {
     "-cn": "the configuration is that of the verb; add your own files with --config-dir",
@@ -168,6 +169,18 @@ def settle_flags(words: list[str]) -> list[str]:
         found.append(word)
         before = word
     return found
+
+
+def check_groups(words: list[str]) -> None:
+    """Raise ValueError for a group of settings (data, teacher, logger, ...) that is set to null or to nothing."""
+    from decm.settings.composition import conf_dir
+
+    for match in filter(None, map(WORD.fullmatch, words)):
+        key = match["key"].lstrip("+")
+        options = sorted(path.stem for path in Path(conf_dir(), key).glob("*.yaml"))
+        if options and match["text"] in ("", "null"):
+            advice = "leave it out" if key in OPTIONAL_GROUPS else f"expected one of {', '.join(options)}"
+            raise ValueError(f"found {match[0]}; {advice}.")
 
 
 def typed_words(hydra: Any, kind: str = "task") -> list[str]:

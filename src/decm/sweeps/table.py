@@ -41,7 +41,7 @@ def read_jobs(folder: Path) -> list[Job]:
     jobs = []
     for path in sorted(folder.glob(f"*/{OVERRIDES}"), key=lambda path: (len(path.parent.name), path.parent.name)):
         try:
-            words = dict(word.split("=", 1) for word in yaml.safe_load(path.read_text(encoding="utf-8")))
+            words = dict(_key_and_value(word) for word in yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{path} is damaged; expected a list of key=value. Remove the folder of the job."
@@ -51,6 +51,19 @@ def read_jobs(folder: Path) -> list[Job]:
         failure = read_failure(path.parent) if results is None else None
         jobs.append(Job(path.parent.name, kept, results, failure))
     return jobs
+
+
+def _key_and_value(word: str) -> tuple[str, str]:
+    """`key=value`, of which `~key`, which leaves a setting out, has no value."""
+    key, equals, value = word.partition("=")
+    if not equals and not word.startswith("~"):
+        raise ValueError(word)
+    return key, value
+
+
+def _word(key: str, value: str) -> str:
+    """The override of a key and its value, as it was typed."""
+    return f"{key}={value}" if value or not key.startswith("~") else key
 
 
 def read_failure(folder: Path) -> dict[str, Any] | None:
@@ -107,13 +120,13 @@ def report(folder: Path, nfe: int | None = None) -> str:
     finished = [job for job in jobs if job.results is not None]
     lines = [f"# Sweep {folder.name}", ""]
     if finished:
-        value, what = _metric(finished, nfe)
+        value, scored = _metric(finished, nfe)
         keys, sound = swept(jobs), [job for job in finished if math.isfinite(value[job.number])]
         sound.sort(key=lambda job: value[job.number])
         finished = [*sound, *(job for job in finished if job not in sound)]
         lines += _table(finished, keys)
-        lines += ["", f"Sorted by {what}; lower is better.", ""]
-        if warning := _not_comparable(keys):
+        lines += ["", f"Sorted by {'; '.join(scored)}; lower is better.", ""]
+        if warning := _not_comparable(keys, scored):
             lines += warning
         elif sound:
             best = paste(sound[0], keys, inherited_words(folder))
@@ -125,34 +138,40 @@ def report(folder: Path, nfe: int | None = None) -> str:
     return "\n".join([*lines, *_unfinished(jobs, planned)]) + "\n"
 
 
-def _not_comparable(keys: list[str]) -> list[str]:
+def _not_comparable(keys: list[str], scored: list[str]) -> list[str]:
     """A warning where the jobs are scored on different data, by different judges, or on other numbers of samples."""
     names = [key for key in keys if key in SCORED_BY or key.startswith("evaluation.protocol.")]
+    if len(scored) > 1 and not names:
+        names = ["what was scored"]
     return [f"The jobs differ in {', '.join(names)}: their figures do not compare.", ""] if names else []
 
 
-def _metric(jobs: list[Job], nfe: int | None) -> tuple[dict[str, float], str]:
-    """({job number: metric}, what it is)."""
-    found = [metric_at(job.results, nfe) for job in jobs if job.results is not None]
-    who, steps, _ = found[0]
-    values = {job.number: value for job, (_, _, value) in zip(jobs, found, strict=True)}
-    first = jobs[0].results or {}
-    name = str(first["metric"]).replace("_", " ")
-    return values, f"the {who}'s {name} at NFE {steps} ({first['num_samples']} samples to {first['reference']})"
+def _metric(jobs: list[Job], nfe: int | None) -> tuple[dict[str, float], list[str]]:
+    """({job number: metric}, what it is: more than one description where the jobs were scored differently)."""
+    values, scored = dict[str, float](), list[str]()
+    for job in jobs:
+        results = job.results or {}
+        who, steps, values[job.number] = metric_at(results, nfe)
+        name = str(results["metric"]).replace("_", " ")
+        scored.append(f"the {who}'s {name} at NFE {steps} ({results['num_samples']} samples to {results['reference']})")
+    return values, list(dict.fromkeys(scored))
 
 
 def _table(jobs: list[Job], keys: list[str]) -> list[str]:
-    """A line a job, in the order given: what they differ in, and the metric at each NFE."""
-    assert jobs[0].results is not None
-    who = "student" if jobs[0].results["student"] else "teacher"
-    nfes = sorted(jobs[0].results[who], key=int)
+    """A line a job, in the order given: what they differ in, and the metric of what was trained at each NFE."""
+    found = dict[str, dict[tuple[str, int], float]]()
+    for job in jobs:
+        results = job.results or {}
+        who = metric_at(results)[0]
+        found[job.number] = {(who, int(nfe)): value for nfe, value in results[who].items()}
+    columns = sorted({column for own in found.values() for column in own})
     lines = [
-        f"| {' | '.join(['job', *keys, *(f'{who}, NFE {nfe}' for nfe in nfes)])} |",
-        f"| ---: |{' --- |' * len(keys)}{' ---: |' * len(nfes)}",
+        f"| {' | '.join(['job', *keys, *(f'{name}, NFE {nfe}' for name, nfe in columns)])} |",
+        f"| ---: |{' --- |' * len(keys)}{' ---: |' * len(columns)}",
     ]
     for job in jobs:
-        assert job.results is not None
-        figures = [f"{job.results[who][nfe]:.3f}" if nfe in job.results[who] else "" for nfe in nfes]
+        own = found[job.number]
+        figures = [f"{own[column]:.3f}" if column in own else "" for column in columns]
         values = [_short(job.overrides.get(key, "")) for key in keys]
         lines.append(f"| {' | '.join([job.number, *values, *figures])} |")
     return lines
@@ -172,7 +191,7 @@ def paste(job: Job, keys: list[str], inherited: list[str]) -> str:
     What the sweep's file set for all jobs (a shorter run, say) is left to the experiment.
     """
     order = sorted(job.overrides, key=lambda key: (key != "experiment", key in keys))
-    return shlex.join(["decm", "train", *(f"{key}={job.overrides[key]}" for key in order), *inherited])
+    return shlex.join(["decm", "train", *(_word(key, job.overrides[key]) for key in order), *inherited])
 
 
 def _unfinished(jobs: list[Job], planned: int) -> list[str]:
@@ -191,7 +210,7 @@ def _unfinished(jobs: list[Job], planned: int) -> list[str]:
 def _failed(job: Job, keys: list[str]) -> str:
     """A line about a job that failed: what it differs in, and its own sentence."""
     assert job.failure is not None
-    differs = ", ".join(f"{key}={job.overrides[key]}" for key in keys if key in job.overrides)
+    differs = ", ".join(_word(key, job.overrides[key]) for key in keys if key in job.overrides)
     return f"- job {job.number}{f' ({differs})' if differs else ''}: {' '.join(job.failure['message'].split())}"
 
 

@@ -16,7 +16,7 @@ def wandb_mode(chosen: str | None) -> str:
 
     Raises ValueError for an unknown mode.
     """
-    given = chosen or os.environ.get("WANDB_MODE") or None
+    given = chosen or mode_of_environment()
     mode = ALIASES.get(given, given) if given else None
     if mode not in (None, *MODES):
         raise ValueError(f"logger.mode={given!r} is unknown; expected {', '.join(MODES)}.")
@@ -27,6 +27,12 @@ def wandb_mode(chosen: str | None) -> str:
         return "online"
     print(f"W&B: {why}, so this run is kept offline; `make dashboard` browses it, `wandb sync` uploads it.", flush=True)
     return "offline"
+
+
+def mode_of_environment() -> str | None:
+    """The mode that the environment asks for, by WANDB_MODE or by WANDB_DISABLED."""
+    disabled = os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes")
+    return os.environ.get("WANDB_MODE") or ("disabled" if disabled else None)
 
 
 def obstacle() -> str | None:
