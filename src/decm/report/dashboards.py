@@ -3,14 +3,15 @@
 `python -m decm.report.dashboards <entity> [<project>]`, or `make wandb-workspace ENTITY=...`.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from decm.evaluation.titles import PER_NFE
+from decm.settings.composition import conf_dir
 
 NFES = (1, 2, 4, 50)
-SEGMENTS = ("instantaneous", "consistency", "noise_to_noisy", "mean_flow", "shortcut")
 STEP = "trainer/global_step"
 # What W&B measures by itself, of the first GPU and of the machine.
 HARDWARE = {
@@ -21,6 +22,12 @@ HARDWARE = {
     "memory, MB": ["system/proc.memory.rssMB"],
 }
 COLUMNS = ("segments", "seed", "max_steps", "batch_size", "optimizer.lr", "teacher.kind")  # of the configuration
+
+
+def segments_of_methods() -> list[str]:
+    """The names of the segments of all methods of conf/method, in alphabetical order."""
+    texts = [path.read_text(encoding="utf-8") for path in (conf_dir() / "method").glob("*.yaml")]
+    return sorted({name for text in texts for name in re.findall(r"@method\.(\w+)", text)})
 
 
 def line(title: str, names: Sequence[str], **options: Any) -> Any:
@@ -50,10 +57,11 @@ def quality_panels(nfes: Sequence[int]) -> list[Any]:
     ]
 
 
-def sections(nfes: Sequence[int] = NFES, segments: Sequence[str] = SEGMENTS) -> dict[str, list[Any]]:
-    """The panels of the workspace by section."""
+def sections(nfes: Sequence[int] = NFES, segments: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """The panels of the workspace by section, for the segments of all methods where none are named."""
     import wandb_workspaces.reports.v2 as wr
 
+    segments = segments_of_methods() if segments is None else segments
     losses, tangents = ([f"{kind}/{name}" for name in segments] for kind in ("loss", "tangent"))
     smooth = {"smoothing_type": "exponentialTimeWeighted", "smoothing_factor": 0.9, "smoothing_show_original": True}
     return {
