@@ -190,7 +190,7 @@ def test_a_shard_of_another_set_is_refused(folder, tmp_path):
     for suffix in (".tar", ".index.npz"):
         for k in range(3):
             shutil.copy(other / f"shard-{k:06d}{suffix}", folder)
-    with pytest.raises(ValueError, match=r"shard-000000.tar is not the one that the manifest lists"):
+    with pytest.raises(ValueError, match=r"shard-000000.tar is not the one"):
         LatentDataset(folder)
 
 
@@ -233,7 +233,7 @@ def test_a_set_of_nothing_but_damage_is_an_error_even_with_skip(folder):
 def test_settings_that_cannot_take_effect_are_errors(tmp_path, made):
     with pytest.raises(ValueError, match=r"data.flip=true, but .* no mirrored copies"):
         LatentDataset(numbered_set(tmp_path / "plain", flip=False), flip=True)
-    with pytest.raises(ValueError, match="on_corrupt='ignore' is unknown; expected raise or skip"):
+    with pytest.raises(ValueError, match="on_corrupt='ignore' is unknown"):
         LatentDataset(made, on_corrupt="ignore")
 
 

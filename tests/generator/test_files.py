@@ -69,7 +69,7 @@ def test_a_damaged_or_newer_or_foreign_folder_is_refused(exported, tmp_path):
 
     other, weights = tmp_path / "other", exported / "model.safetensors"
     shutil.copytree(exported, other)
-    refused("schema version 2; this decm reads up to 1", changed(other, schema_version=2))
+    refused("schema version 2", changed(other, schema_version=2))
     refused("samplers magic are unknown", changed(other, schema_version=1, samplers={"1": "magic"}))
     refused("lacks network", changed(other, samplers={}, network=None))
     refused("has no schema_version", changed(other, schema_version=None))
@@ -80,14 +80,14 @@ def test_a_damaged_or_newer_or_foreign_folder_is_refused(exported, tmp_path):
     refused("pass its folder", weights)
     weights.unlink()
     refused("is missing")
-    refused("does not exist; expected a run folder", tmp_path / "no" / "where")
+    refused("does not exist", tmp_path / "no" / "where")
     refused("has no checkpoints/last.ckpt", tmp_path)
 
 
 def test_an_exported_folder_is_named_where_a_run_is_needed(tmp_path):
     for name in ("model.safetensors", "config.json"):
         (tmp_path / name).touch()
-    with pytest.raises(ValueError, match="is a folder of `decm export`; expected the run folder"):
+    with pytest.raises(ValueError, match="is a folder of `decm export`"):
         find_checkpoint(tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_an_id_of_the_hub_is_the_model_that_was_fetched(hub, model):
     assert torch.equal(fetched.states(LABELS), model.states(LABELS))
     with pytest.raises(ValueError, match="'someone/else' does not exist here, and the hub does not give it"):
         Generator.from_pretrained("someone/else")
-    with pytest.raises(ValueError, match=r"nowhere\.ckpt' does not exist; expected a run folder"):
+    with pytest.raises(ValueError, match=r"nowhere\.ckpt' does not exist"):
         Generator.from_pretrained("a/b/nowhere.ckpt")
 
 
