@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from decm.data.raw import channel_statistics, check_layout, whole_labels
+from decm.data.raw import channel_statistics, check_layout, integer_labels
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,9 @@ def test_channels_last_is_refused(shape):
 
 
 def test_labels_without_a_number_of_classes_need_only_be_whole_and_not_negative():
-    assert whole_labels(np.array([7.0, 1000.0]), "labels").tolist() == [7, 1000]
+    assert integer_labels(np.array([7.0, 1000.0]), "labels").tolist() == [7, 1000]
     with pytest.raises(ValueError, match="label 1 is -2"):
-        whole_labels(np.array([7, -2]), "labels")
+        integer_labels(np.array([7, -2]), "labels")
 
 
 def test_a_constant_channel_keeps_its_scale():

@@ -8,7 +8,7 @@ import yaml
 from commands import TINY, decm, only, results, train
 from decm.experiment.resume import check_same_training, run_to_continue
 from decm.runs.folders import read_config, write_config
-from decm.settings.composition import compose, note_contents, plain
+from decm.settings.composition import add_contents, compose, plain
 from decm.sweeps.job import finished_metric
 from resuming import assert_same_run, checkpoint
 from settings.test_bad_input import assert_one_sentence
@@ -16,7 +16,7 @@ from settings.test_bad_input import assert_one_sentence
 
 def composed(*overrides):
     cfg = compose("train", [*TINY, *overrides])
-    note_contents(cfg)
+    add_contents(cfg)
     return cfg
 
 

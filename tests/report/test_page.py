@@ -143,7 +143,7 @@ def test_incidents_and_rollbacks_are_told(tmp_path):
     for step in range(30):
         facts = {"step": step, "rank": 0, "seed": 3, "gradient_norm": float("nan")}
         (run.folder / INCIDENTS / f"step_{step:08d}_seed_3_rank_0.json").write_text(json.dumps(facts))
-    guard.note_rollback(run.folder, "10 steps in a row were not finite", None)
+    guard.save_rollback(run.folder, "10 steps in a row were not finite", None)
     text = page(run)
     assert "None: no step was skipped" not in text
     assert "Went back to <code>the start</code>: 10 steps in a row were not finite." in text

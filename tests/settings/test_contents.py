@@ -11,7 +11,7 @@ from decm.data.arrays import write_arrays
 from decm.data.manifest import read_manifest
 from decm.experiment.teachers import teacher_config
 from decm.runs.folders import other_settings, same_settings
-from decm.settings.composition import compose, note_contents, plain, teacher_hash
+from decm.settings.composition import add_contents, compose, plain, teacher_hash
 from helpers import seeded
 from settings.test_bad_input import assert_one_sentence
 
@@ -30,7 +30,7 @@ def make_set(path, seed=0):
 def settings_of(*overrides):
     """(plain settings with their contents, hash of the teacher)."""
     cfg = compose("train", [*TINY, *overrides])
-    note_contents(cfg)
+    add_contents(cfg)
     return plain(cfg), teacher_hash(plain(teacher_config(cfg))) if cfg.teacher.kind == "auto" else None
 
 
@@ -105,7 +105,7 @@ def test_a_run_is_known_by_its_checkpoint_wherever_it_lies(finished, tmp_path):
 def test_synthetic_data_are_the_same_made_or_not_and_in_any_folder(tmp_path):
     def smoke(runs):
         cfg = compose("train", ["experiment=decm_imagenet_smoke", f"runs={tmp_path / runs}"])
-        note_contents(cfg)
+        add_contents(cfg)
         return plain(cfg), teacher_hash(plain(teacher_config(cfg)))
 
     (before, teacher), (after, moved) = smoke("a"), smoke("b")

@@ -7,7 +7,7 @@ import yaml
 
 from commands import TINY, decm, environment, in_a_process, metrics, only, results
 from decm.cli.main import overrides_first
-from decm.settings.words import settle_flags
+from decm.settings.words import absolute_folders
 
 MINE = "# @package _global_\ndefaults:\n  - smoke\n  - _self_\nname: mine\nmax_steps: 2\n"
 SETTINGS = ["experiment=mine", *(word for word in TINY if word.split("=")[0] not in ("experiment", "max_steps"))]
@@ -93,7 +93,7 @@ def test_jobs_of_two_processes_have_the_settings_of_the_command_line(here):
 def test_folders_of_flags_are_made_absolute_and_stay_beside_their_flag(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["-cd", "a=b", "seed=1", "--config-path=c", "-m"]
-    settled = settle_flags(words)
+    settled = absolute_folders(words)
     assert settled == ["-cd", f"{tmp_path}/a=b", "seed=1", f"--config-path={tmp_path}/c", "-m"]
     assert overrides_first(["decm", *settled]) == ["decm", "seed=1", *settled[:2], *settled[3:]]
 

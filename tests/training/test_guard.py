@@ -16,7 +16,7 @@ from decm.training.callbacks.reliability.guard import (
     Guard,
     RollbackError,
     count_rollbacks,
-    note_rollback,
+    save_rollback,
 )
 from tiny import GLOBAL_BATCH, all_segments, fit, saved_at, tiny_module, weights
 
@@ -167,8 +167,8 @@ def test_a_spike_is_said_and_nothing_is_done_about_it(tmp_path, capsys):
 
 def test_rollbacks_are_counted_in_the_run_folder(tmp_path):
     assert count_rollbacks(tmp_path) == 0
-    note_rollback(tmp_path, "why", tmp_path / "last.ckpt")
-    note_rollback(tmp_path, "why", None)
+    save_rollback(tmp_path, "why", tmp_path / "last.ckpt")
+    save_rollback(tmp_path, "why", None)
     assert count_rollbacks(tmp_path) == 2
 
 

@@ -13,7 +13,7 @@ from decm.data.image_files import ImageFile, find_images
 from decm.data.making.class_names import names_from
 from decm.data.making.images import Load, intact, load_image
 from decm.data.manifest import MANIFEST
-from decm.data.raw import whole_labels
+from decm.data.raw import integer_labels
 from decm.data.split import split_by_class
 from decm.evaluation.progress import progress
 
@@ -44,7 +44,7 @@ def task(cfg: DictConfig) -> None:
     if note:
         print(note, flush=True)
         held = held_out(cfg.heldout, len(files))
-    labels = whole_labels(np.array([file.label for file in files]), f"{cfg.images}: labels", classes).tolist()
+    labels = integer_labels(np.array([file.label for file in files]), f"{cfg.images}: labels", classes).tolist()
     rows_train, rows_heldout = split_by_class(labels, held, cfg.seed)
     if not rows_heldout:
         raise ValueError(f"Every class of {cfg.images} has a single image; expected a class that has two.")

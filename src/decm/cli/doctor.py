@@ -92,15 +92,15 @@ def wandb() -> Iterator[str]:
         return
     from decm.training.wandb_mode import wandb_mode
 
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        with contextlib.redirect_stdout(printed):
             mode = wandb_mode(None)
     except ValueError as error:
         yield str(error)
         return
     yield f"mode {mode}"
-    yield from said.getvalue().splitlines()
+    yield from printed.getvalue().splitlines()
 
 
 def files(experiment: str) -> Iterator[str]:

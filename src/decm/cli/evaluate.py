@@ -32,7 +32,7 @@ from decm.training.loggers import add_to_summary
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
-    """Evaluate as the run was, where nothing else is said; returns the results (None on processes but the first)."""
+    """Evaluate as the run was, except for what the command sets. The results; None on processes but the first."""
     device = pick_device(cfg.device)
     model = load_model(cfg.checkpoint, device)
     run = configure(model.cfg, cfg)
@@ -73,7 +73,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     write_text(folder / f"{name}.md", markdown(results))
     forget(evaluator)
     if cfg.out is None:
-        tell_wandb(folder, results)
+        add_to_wandb(folder, results)
     show(results, {"results": str(folder / f"{name}.json")})
     return results
 
@@ -89,7 +89,7 @@ def folder_of_results(model: Model, out: str | None) -> Path:
         raise ValueError(f"{folder} cannot be written ({error.strerror}). Set out=<another folder>.") from error
 
 
-def tell_wandb(folder: Path, results: dict[str, Any]) -> None:
+def add_to_wandb(folder: Path, results: dict[str, Any]) -> None:
     """Put the figures into the summary of the run's W&B run, if it has one, beside the figures of its own end."""
     settings = read_config(folder)
     if settings is not None:
@@ -99,7 +99,7 @@ def tell_wandb(folder: Path, results: dict[str, Any]) -> None:
 
 
 def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
-    """The run's configuration with what `decm evaluate` was told. Raises ValueError for what would have no effect."""
+    """The run's configuration with the settings of `decm evaluate`. Raises ValueError for one without an effect."""
     if cfg.save not in (None, "npz"):
         raise ValueError(f"save={cfg.save!r} is unknown; expected npz.")
     for key in ("num_samples", "seed", "batch_size"):

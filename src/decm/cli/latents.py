@@ -16,7 +16,7 @@ from decm.data.making.latent_check import check_set
 from decm.data.making.latent_sets import Plan, Source, describe, finish_set, write_set
 from decm.data.making.latent_sources import LightningDiTLatents, SyntheticLatents, synthetic_plan
 from decm.data.manifest import MANIFEST, Manifest
-from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
+from decm.data.raw import LATENT_CHANNELS, check_layout, integer_labels
 from decm.data.shards import first_infinite
 from decm.evaluation.devices import pick_device, rank_and_world
 from decm.evaluation.progress import progress
@@ -157,7 +157,7 @@ def _adopt(cfg: DictConfig) -> None:
     classes = _classes(cfg, np.concatenate([index.labels for index in indices.values()]))
     for name, index in indices.items():
         check_layout((len(index.labels), *index.shape), f"{folder / name}: latents", LATENT_CHANNELS)
-        whole_labels(index.labels, f"{folder / name}: labels", classes)
+        integer_labels(index.labels, f"{folder / name}: labels", classes)
         if not index.finite:
             record = first_infinite(folder / name)
             index_path(folder / name).unlink(missing_ok=True)  # so that a mended shard is read again
@@ -210,7 +210,7 @@ def _plan(
 ) -> Plan:
     """The plan of a set of these labels [N]. Raises ValueError if some are no classes."""
     classes = _classes(cfg, labels)
-    whole_labels(labels, f"{cfg.source}: labels", classes)
+    integer_labels(labels, f"{cfg.source}: labels", classes)
     return Plan(
         name=Path(cfg.out).name,
         samples=len(labels),

@@ -32,7 +32,7 @@ def name_of(root: Path, run: Run) -> str:
 
 
 def scores_of(results: dict[str, Any]) -> Scores:
-    """The figures that a run is told by: the student's, or the teacher's where there is no student."""
+    """The figures that a run is listed with: the student's, or the teacher's where there is no student."""
     return results.get("student") or results.get("teacher") or {}
 
 

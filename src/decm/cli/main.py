@@ -11,7 +11,7 @@ from typing import Any
 from decm.runs.exits import CONFIG_ERROR, FAILED, INTERRUPTED, PREEMPTED, JobError, stopped
 from decm.runs.streams import prepare_streams
 from decm.settings.task import fail, in_plain_words, leave_reader, run_task
-from decm.settings.words import FOLDER_FLAGS, check_groups, quote_paths, settle_flags
+from decm.settings.words import FOLDER_FLAGS, absolute_folders, check_groups, quote_paths
 
 VERBS = {
     "train": "train an experiment: teacher, distillation, evaluation, table",
@@ -134,7 +134,7 @@ def as_hydra_takes(verb: str, argv: list[str]) -> list[str]:
     try:
         if verb == "train":
             check_groups(argv[1:])
-        return overrides_first([argv[0], *quote_paths(verb, settle_flags(argv[1:]))])
+        return overrides_first([argv[0], *quote_paths(verb, absolute_folders(argv[1:]))])
     except ValueError as error:
         fail(str(error), CONFIG_ERROR)
         raise
@@ -176,7 +176,7 @@ def command() -> None:
     from decm.settings.schema import register
 
     register()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions through, to be told in our own words
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand exceptions through, for our own words
     started = False
 
     def job(cfg: DictConfig) -> Any:

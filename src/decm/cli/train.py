@@ -9,7 +9,7 @@ from decm.experiment.dry_run import describe
 from decm.experiment.resume import run_to_continue
 from decm.experiment.run import run_in
 from decm.runs.streams import ignore_closed_pipes
-from decm.settings.composition import note_contents, plain
+from decm.settings.composition import add_contents, plain
 from decm.sweeps.job import finished_metric, job_folder, run_in_subprocess, save_overrides, wants_processes
 from decm.training.callbacks.reliability.preemption import PreemptedError
 
@@ -22,7 +22,7 @@ def task(cfg: DictConfig) -> float | None:
     if cfg.dry_run:
         print("\n".join(describe(cfg)), flush=True)
         return None
-    note_contents(cfg)
+    add_contents(cfg)
     fixed = job_folder()
     try:
         if fixed is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decm.checkpoints.durable import write_whole
 from decm.data.manifest import MANIFEST, Manifest, checked, content_hash, named, read_manifest
-from decm.data.raw import channel_statistics, raw_pictures, whole_labels
+from decm.data.raw import channel_statistics, integer_labels, raw_pictures
 from decm.data.split import gaps
 from decm.flow.randomness import permutation
 
@@ -98,7 +98,7 @@ def folder(path: str) -> ArrayDataset:
                 f"{file}: {split}_x has the shape {list(x.shape)} or values that are not finite; expected finite "
                 f"states of the manifest's shape {list(manifest.shape)}. Prepare it again."
             )
-        arrays[y] = torch.from_numpy(whole_labels(arrays[y], f"{file}: {y}", manifest.num_classes))
+        arrays[y] = torch.from_numpy(integer_labels(arrays[y], f"{file}: {y}", manifest.num_classes))
     return ArrayDataset(arrays, manifest)
 
 
@@ -125,7 +125,7 @@ def write_arrays(
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{what}={value!r}; expected {'a text' if kind is str else 'a whole number'}.")
     pictures = raw_pictures(arrays, ("train_x", "heldout_x"))
-    labels = {key: whole_labels(arrays[key], key, int(num_classes)) for key in ("train_y", "heldout_y")}
+    labels = {key: integer_labels(arrays[key], key, int(num_classes)) for key in ("train_y", "heldout_y")}
     for x, y in (("train_x", "train_y"), ("heldout_x", "heldout_y")):
         if len(pictures[x]) != len(labels[y]):
             raise ValueError(f"{y} has {len(labels[y])} labels; expected {len(pictures[x])} labels, one a picture.")

@@ -18,7 +18,7 @@ UNSEEN = (
     "lost+found",
 )  # what names of files and folders begin with that a system left beside the images
 SPLITS = {"train", "training", "val", "valid", "validation", "test"}  # names of folders that are no classes
-LOOKED_AT = 10_000  # files, to tell what a folder is
+LOOKED_AT = 10_000  # files, before a folder counts as one without images
 Place = tuple[int, int]  # device and inode: a folder, by whatever path
 
 

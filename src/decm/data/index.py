@@ -18,7 +18,7 @@ import numpy as np
 
 from decm.checkpoints.checksums import file_digest
 from decm.checkpoints.durable import save_npz, write_whole
-from decm.data.raw import LARGEST_LABEL, whole_labels
+from decm.data.raw import LARGEST_LABEL, integer_labels
 
 LATENTS = ("latents.npy", "latent.npy")
 FLIPPED = ("latents_flip.npy", "latent_flip.npy")
@@ -230,7 +230,7 @@ def _record(
         payload = os.pread(descriptor, size, offset)
         try:
             array, start = (np.array(parse_label(payload)), 0) if name == "cls" else parse_npy(payload)
-            array = whole_labels(np.atleast_1d(array), "labels") if names is LABELS else array
+            array = integer_labels(np.atleast_1d(array), "labels") if names is LABELS else array
         except ValueError as error:
             raise DamagedShardError(shard, offset, f"{name} of {key!r} cannot be read ({error})") from error
         return array, offset + start

@@ -32,7 +32,7 @@ def as_array(value: Any, what: str) -> np.ndarray:
     return np.asarray(value, value.dtype.newbyteorder("="))
 
 
-def whole_labels(labels: Any, what: str, num_classes: int | None = None) -> np.ndarray:
+def integer_labels(labels: Any, what: str, num_classes: int | None = None) -> np.ndarray:
     """Labels [N] int64 of an array [N] or [N, 1] of whole numbers, of whatever type.
 
     `num_classes` are those that there are (0: unconditional, every label is 0); None: as many as are found.

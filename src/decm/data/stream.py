@@ -13,7 +13,7 @@ from torch import Tensor
 from decm.data.index import CONTINUE, FLIPPED, LABELS, LATENTS, DamagedShardError, parse_label, parse_npy
 from decm.data.latents import latents_manifest, shard_paths
 from decm.data.loader import IndexLoader
-from decm.data.raw import whole_labels
+from decm.data.raw import integer_labels
 from decm.flow.randomness import permutation, uniform
 
 BUFFER = 1024  # samples of a shard among which the next one is drawn
@@ -84,7 +84,7 @@ class StreamedLatents:
             stages.append(webdataset.shuffle(BUFFER, initial=BUFFER, rng=random.Random(order)))
         count = 0
         try:
-            for count, sample in enumerate(webdataset.DataPipeline(*stages), 1):  # noqa: B007, it is told below
+            for count, sample in enumerate(webdataset.DataPipeline(*stages), 1):  # noqa: B007, reported below
                 yield sample
         except Exception as error:  # readers of archives raise many kinds, by what the damaged bytes look like
             raise self._unreadable(shard, count, str(error)) from error
@@ -107,7 +107,7 @@ class StreamedLatents:
                 raise ValueError(f"record {record['__key__']!r} lacks latents or labels, it has {sorted(record)}")
             shape = (-1, *self.manifest.shape)
             label = np.array(parse_label(record[labels])) if labels == "cls" else parse_npy(record[labels])[0]
-            y = whole_labels(np.atleast_1d(label), f"record {record['__key__']!r}: labels").tolist()
+            y = integer_labels(np.atleast_1d(label), f"record {record['__key__']!r}: labels").tolist()
             x = parse_npy(record[latents])[0].reshape(shape)
             mirrored = parse_npy(record[flipped])[0].reshape(shape) if self.flip else None
             if len(x) != len(y) or (mirrored is not None and len(mirrored) != len(x)):

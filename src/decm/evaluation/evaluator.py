@@ -50,7 +50,7 @@ class Evaluator:
         )
 
     def _score(self, samples: Tensor, nfe: int) -> dict[str, float]:
-        """The judge's scores; NaN, which is said, where samples are not finite, since pictures would hide that."""
+        """The judge's scores; NaN, and a printed line, where samples are not finite, which pictures would hide."""
         found = self.judge.score(samples, balanced_labels(len(samples), self.num_classes))
         broken = int((~samples.isfinite().flatten(1).all(1)).sum())
         if not broken:

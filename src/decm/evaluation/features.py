@@ -111,7 +111,7 @@ class InceptionFeatures(nn.Module):
         self.fill(tensors, str(weights))
 
     def read(self, weights: str | Path | None, key: str) -> dict[str, Tensor]:
-        """The weights, before the network is built, so that a missing file is told at once."""
+        """The weights, before the network is built, so that a missing file is reported at once."""
         return read_weights(weights, INCEPTION_FILE, INCEPTION_ORIGIN, key)
 
     def fill(self, tensors: dict[str, Tensor], source: str) -> None:

@@ -19,13 +19,13 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             task = bar.add_task(what, total=total)
             yield lambda samples: bar.advance(task, samples)
         return
-    done, began, said = 0, time.monotonic(), time.monotonic()
+    done, began, printed = 0, time.monotonic(), time.monotonic()
 
     def advance(samples: int) -> None:
-        nonlocal done, said
+        nonlocal done, printed
         done, now = done + samples, time.monotonic()
-        if now - said >= LINE_EVERY:
-            said = now
+        if now - printed >= LINE_EVERY:
+            printed = now
             print(f"{what}  {done}/{total}  {(total - done) * (now - began) / done:.0f} s left", flush=True)
 
     yield advance

@@ -134,7 +134,7 @@ def build_reference(
     keep: int = 10_000,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Reference:
-    """The statistics of batches of uint8 images [B, 1 or 3, H, W]; `progress` is told how many came.
+    """The statistics of batches of uint8 images [B, 1 or 3, H, W]; `progress` gets the number of images that came.
 
     The pool features of `keep` images are kept, a random part that depends on their number alone.
     Raises ValueError for fewer than two images.

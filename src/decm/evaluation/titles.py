@@ -1,4 +1,4 @@
-"""What readers are told of the judges; apart from them, so that a table loads without torch."""
+"""Titles and explanations of the judges' figures, in a module of their own so that a table loads without torch."""
 
 TITLES = {"frechet_distance": "Frechet distance", "sliced_wasserstein": "sliced Wasserstein distance"}
 

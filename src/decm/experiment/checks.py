@@ -1,4 +1,4 @@
-"""What can be told from the settings alone, before a folder is made, a teacher trained or a sample drawn."""
+"""What can be checked in the settings alone, before a folder is made, a teacher trained or a sample drawn."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from decm.checkpoints.first_process import is_first
 from decm.runs.folders import comparable_settings, other_settings
-from decm.settings.composition import compose, conf_dir, note_contents, plain
+from decm.settings.composition import add_contents, compose, conf_dir, plain
 from decm.training.callbacks.evaluation.expected import Curve, Expected
 from decm.training.callbacks.evaluation.previews import Evaluate
 
@@ -48,7 +48,7 @@ def deviations(experiment: str, settings: dict[str, Any]) -> list[str]:
     """In which settings that matter to its figures a run is not what `experiment` says."""
     default = compose("train", [f"experiment={experiment}"])
     default.runs = settings["runs"]
-    note_contents(default)
+    add_contents(default)
     return other_settings(plain(default), settings, relevant)
 
 

@@ -28,7 +28,7 @@ from decm.networks.regions import prepare_regions
 from decm.settings.composition import plain
 from decm.training.callbacks.evaluation.expected import Expected
 from decm.training.callbacks.evaluation.speed import Speed
-from decm.training.callbacks.reliability.guard import RollbackError, count_rollbacks, gave_up, note_rollback
+from decm.training.callbacks.reliability.guard import RollbackError, count_rollbacks, gave_up, save_rollback
 from decm.training.callbacks.reliability.preemption import Preemption
 from decm.training.csv_logger import MetricsCSV
 from decm.training.loggers import build_loggers, finish
@@ -136,7 +136,7 @@ def fit(
 def go_back(folder: Path, cause: RollbackError) -> None:
     """Say and note that the run goes back to its last checkpoint."""
     last = newest(folder / CHECKPOINTS)
-    note_rollback(folder, str(cause), last)
+    save_rollback(folder, str(cause), last)
     print(f"{cause}: back to {last or 'the start'}, with other data.", flush=True)
 
 

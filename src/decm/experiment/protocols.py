@@ -34,7 +34,7 @@ class EvaluationProtocol:
 def digit_images(dataset: ArrayDataset, cache: Path) -> EvaluationProtocol:
     """8x8 digits, or other gray 8x8 images of two classes or more: distances in the feature space of a classifier.
 
-    It is trained once, kept in `cache`, and told where it is weak. Raises ValueError for other data.
+    It is trained once, kept in `cache`, and named where it is weak. Raises ValueError for other data.
     """
     if not isinstance(dataset, ArrayDataset) or dataset.manifest.shape != (1, 8, 8):
         raise ValueError(

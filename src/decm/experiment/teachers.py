@@ -24,7 +24,7 @@ from decm.networks.dit import LightningDiT
 from decm.networks.weights import load_weights
 from decm.runs.folders import RESULTS, append_command, new_folder, read_config, run_folders, write_config
 from decm.runs.locks import locked
-from decm.settings.composition import compose, from_plain, note_contents, plain, teacher_hash
+from decm.settings.composition import add_contents, compose, from_plain, plain, teacher_hash
 from decm.settings.limits import check_name
 from decm.settings.words import job_command
 from decm.training.module import Teacher
@@ -145,7 +145,7 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     for key in ("data", "network", "trainer", "logger", "runs", "debug"):
         teacher[key] = cfg[key]
     teacher.network.two_times = False
-    note_contents(teacher)
+    add_contents(teacher)
     return teacher
 
 

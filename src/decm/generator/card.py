@@ -15,7 +15,7 @@ generator = Generator.from_pretrained("<this folder, or its id on the hub>")
 """
 LIMITS = """The figures are of this model's own evaluation, and compare with others of the same metric, reference and
 number of samples alone. It makes samples of the classes and of the size that it was trained on, and repeats what is
-wrong or biased in its data. How often it copies a training image is told where it was measured (memorized)."""
+wrong or biased in its data. How often it copies a training image stands where it was measured (memorized)."""
 
 
 def card(config: dict[str, Any]) -> str:

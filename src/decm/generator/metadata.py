@@ -24,8 +24,8 @@ def check_metadata(config: dict[str, Any], source: str | Path) -> None:
     try:
         manifest_of(data)
     except (ValueError, TypeError, KeyError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ValueError(f"{source}: data is no manifest ({said}). {ADVICE}") from error
+        why = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise ValueError(f"{source}: data is no manifest ({why}). {ADVICE}") from error
     names = config["trained_on"]
     _expect(all(isinstance(name, str) for name in names), source, "trained_on", names, "names of segments")
     path = (autoencoder or {}).get("path")

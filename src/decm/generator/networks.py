@@ -80,7 +80,7 @@ def is_part(part: str, thing: Any) -> bool:
 
 
 def _made(thing: Any) -> Any:
-    """What calling a class or function gives, by its annotation; None where that cannot be told."""
+    """What calling a class or function gives, by its annotation; None where it has none."""
     try:
         return thing if isinstance(thing, type) else get_type_hints(thing).get("return")
     except NameError:  # a type that is imported for the type checker alone

@@ -59,7 +59,7 @@ def unlike_in(runs: Sequence[Run]) -> list[str]:
         name: dict.fromkeys(str(run.scores.get(key)) for run in runs if run.scores) for key, name in JUDGED_BY.items()
     }
     titles = {"metrics": dict.fromkeys(metric_of(run.scores) for run in runs if run.scores)}
-    return [f"{name} ({'; '.join(titles.get(name, told))})" for name, told in found.items() if len(told) > 1]
+    return [f"{name} ({'; '.join(titles.get(name, values))})" for name, values in found.items() if len(values) > 1]
 
 
 def _agree(runs: Sequence[Run], key: str) -> bool:
@@ -71,7 +71,7 @@ def _seed(run: Run) -> str:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the folders apart."""
+    """The shortest ends of the paths that distinguish the folders."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]

@@ -31,8 +31,8 @@ def layout_of(path: Path) -> dict[str, Any] | None:
     """{columns, count, pad, left, titles} of a picture of images; None for one that does not say."""
     with Image.open(path) as picture:
         picture.load()
-        said = picture.info.get(LAYOUT)
-    return json.loads(said) if said else None
+        layout = picture.info.get(LAYOUT)
+    return json.loads(layout) if layout else None
 
 
 def rows_of(path: Path) -> dict[str, Image.Image]:

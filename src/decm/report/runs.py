@@ -62,7 +62,7 @@ def write_page(folder: Path, out: Path | None = None) -> Path:
 
 
 def try_page(folder: Path) -> None:
-    """Draw the page at the end of a run, whose results are safe already: a failure is said, and is no error."""
+    """Draw the page at the end of a run, whose results are safe already: a failure is reported only."""
     try:
         print(f"{'page':<10} {write_page(folder)}", flush=True)
     except Exception as error:  # whatever a page trips over, the run is done

@@ -46,7 +46,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items() if key != "segments"}
 
 
-def note_contents(cfg: DictConfig) -> None:
+def add_contents(cfg: DictConfig) -> None:
     """Put the `contents` of a configuration into it, so that its run folder, checkpoints and teacher's hash have it."""
     with open_dict(cfg):
         cfg[CONTENTS] = contents(plain(cfg))

@@ -56,7 +56,7 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
         code = getattr(cause, "exit_code", None)  # of what happens to a run, as against a mistake in its settings
         known = code or from_trainer or isinstance(cause, mistakes)
         if not known and not in_sweep:
-            note_failure(f"{type(cause).__name__}: {cause}", FAILED)
+            save_failure(f"{type(cause).__name__}: {cause}", FAILED)
             raise
         if cfg.get("debug") or not known:
             traceback.print_exc()
@@ -64,18 +64,18 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
         message = f"{in_plain_words(str(cause))}{hint}" if known else f"{type(cause).__name__}: {cause}"
         code = code or (CONFIG_ERROR if known else FAILED)
         if code != PREEMPTED:
-            note_failure(message, code)
+            save_failure(message, code)
             if in_sweep:
                 raise JobError(message, code) from None
         quiet = code == PREEMPTED and not is_first()  # the first process would be ended where another one fails
         fail(message, 0 if quiet else code)
 
 
-def note_failure(message: str, code: int) -> None:
+def save_failure(message: str, code: int) -> None:
     """Keep with what a job of a sweep failed, where this process does one."""
     job = sys.modules.get("decm.sweeps.job")  # only with it are there sweeps
     if job is not None:
-        job.note_failure(message, code)
+        job.save_failure(message, code)
 
 
 def leave_reader() -> None:

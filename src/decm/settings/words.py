@@ -152,7 +152,7 @@ def _is_interpolation(text: str) -> bool:
         return False
 
 
-def settle_flags(words: list[str]) -> list[str]:
+def absolute_folders(words: list[str]) -> list[str]:
     """The words, with the folders of Hydra's flags absolute: a job or another process may start elsewhere.
 
     Raises ValueError for flags that decm does not take.

@@ -118,7 +118,7 @@ def save_overrides(folder: Path, overrides: Sequence[str] | None = None) -> None
         (folder / FAILURE).unlink(missing_ok=True)
 
 
-def note_failure(message: str, code: int) -> None:
+def save_failure(message: str, code: int) -> None:
     """Keep the error of the job that this process does, if it does one, in the folder of that job."""
     given = os.environ.get(JOB)
     hydra: Any = HydraConfig.get() if HydraConfig.initialized() else None

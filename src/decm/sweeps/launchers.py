@@ -50,8 +50,8 @@ def handing_on(send: Callable[[int], None]) -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier if earlier is not None else signal.SIG_DFL)
+        for number, previous in before.items():
+            signal.signal(number, previous if previous is not None else signal.SIG_DFL)
 
 
 @dataclass(frozen=True)

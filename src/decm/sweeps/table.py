@@ -17,7 +17,7 @@ SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
 SCORED_BY = ("data", "data.path", "distill", "evaluation", "evaluation.nfe", "evaluation.num_samples")
 FAILURE = "failure.json"  # in the folder of a job that failed
 HOW = ("resume", "debug", "launcher")  # overrides that say how a sweep is done, not which
-ENOUGH = 4  # jobs, below which nothing is said of what they depend on
+ENOUGH = 4  # jobs, below which importances are not shown
 TREES = 64  # as in Hutter et al. 2014 and Optuna
 
 
@@ -201,10 +201,10 @@ def _unfinished(jobs: list[Job], planned: int) -> list[str]:
     if not failed and not begun and not waiting:
         return ["All jobs are finished."]
     lines = ["Failed:", "", *(_failed(job, swept(jobs)) for job in failed), ""] if failed else []
-    said = [f"failed: {', '.join(job.number for job in failed)}"] if failed else []
-    said += [f"begun and without results: {', '.join(begun)}"] if begun else []
-    said += [f"not begun: {waiting} of {planned}"] if waiting else []
-    return [*lines, f"Unfinished: {'; '.join(said)}. The same command with resume=auto goes on."]
+    parts = [f"failed: {', '.join(job.number for job in failed)}"] if failed else []
+    parts += [f"begun and without results: {', '.join(begun)}"] if begun else []
+    parts += [f"not begun: {waiting} of {planned}"] if waiting else []
+    return [*lines, f"Unfinished: {'; '.join(parts)}. The same command with resume=auto goes on."]
 
 
 def _failed(job: Job, keys: list[str]) -> str:
@@ -227,7 +227,7 @@ def importances(trials: list[tuple[dict[str, str], float]]) -> dict[str, float]:
     """{setting: its share of the main effects}, Var_j E[metric | setting j] under a random forest (Hutter et al. 2014).
 
     Expectation and variance are over the values that were tried, so that a number drawn on a logarithmic scale counts
-    on that scale. {} where nothing can be said: too few jobs, equal figures, one setting alone. Optuna's own
+    on that scale. {} where they mean nothing: too few jobs, equal figures, one setting alone. Optuna's own
     evaluator (2.10, which hydra-optuna-sweeper pins) fails under NumPy 2.
     """
     keys = dict.fromkeys(key for overrides, _ in trials for key in overrides)

@@ -1,4 +1,4 @@
-"""How Lightning reads and writes checkpoints; apart from their files, so that a model is read without Lightning."""
+"""How Lightning reads and writes checkpoints. Not in checkpoints/, where a model is read without Lightning."""
 
 from pathlib import Path
 from typing import Any

@@ -28,7 +28,7 @@ class OptimizerStep:
     bad_losses: dict[str, float] = field(default_factory=dict)  # by segment, of a micro-batch that is not finite
     skipped: bool = False  # the optimizer and the averages leave this step out
     stop_agreed: bool = False  # some rank asks to stop
-    stop_held: bool = False  # Lightning was told to stop within the step
+    stop_held: bool = False  # Lightning was asked to stop within the step
     example: MicroBatch | None = None  # the last micro-batch, or the first that is not finite
 
     def add(self, figures: dict[str, float], micro_batch: MicroBatch) -> None:

@@ -16,7 +16,7 @@ from decm.data.shards import Record, is_finished, write_shard
 from decm.flow.randomness import permutation
 
 PLAN = "plan.json"
-Progress = Callable[[int], None]  # told how many samples were done
+Progress = Callable[[int], None]  # called with the number of samples done
 
 
 @dataclass(frozen=True)

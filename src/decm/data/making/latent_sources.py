@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from decm.data.latents import LatentDataset
 from decm.data.making.latent_sets import Plan, finish_set, write_set
 from decm.data.manifest import MANIFEST
-from decm.data.raw import LATENT_CHANNELS, check_layout, whole_labels
+from decm.data.raw import LATENT_CHANNELS, check_layout, integer_labels
 from decm.data.shards import Record
 from decm.flow.randomness import normal
 
@@ -43,7 +43,7 @@ class LightningDiTLatents:
                 raise ValueError(f"{path} has no {' and '.join(sorted(missing))}; expected {', '.join(KEYS)}.")
             self._keys = [key for key in KEYS[:2] if key in file.keys()]  # noqa: SIM118 (not a dict)
             try:
-                labels.append(whole_labels(file.get_tensor("labels"), f"{path}: labels"))
+                labels.append(integer_labels(file.get_tensor("labels"), f"{path}: labels"))
             except SafetensorError as error:
                 raise ValueError(f"{path}: its labels cannot be read ({error}). Copy it again.") from error
             slices = {key: file.get_slice(key) for key in self._keys}

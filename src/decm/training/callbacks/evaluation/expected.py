@@ -105,13 +105,13 @@ class Expected(DistillationCallback):
         left = [f"{m} was above it at {n} of {self.compared[m]} evaluations" for m, n in self.above.items() if n]
         last = [f"{metric} {ratio:.3g}" for metric, ratio in self.ratios.items()]
         missing = [curve.metric for curve in self.curves if curve.metric not in self.compared]
-        said = []
+        parts = []
         if last:
-            said.append(f"the run left it: {', '.join(left)}" if left else "the run stayed inside")
-            said.append(f"times the expected value at the last evaluation: {', '.join(last)}")
+            parts.append(f"the run left it: {', '.join(left)}" if left else "the run stayed inside")
+            parts.append(f"times the expected value at the last evaluation: {', '.join(last)}")
         if missing:
-            said.append(f"not compared, since not evaluated where the curve has values: {', '.join(missing)}")
-        return f"Expected curve: {'; '.join(said)}."
+            parts.append(f"not compared, since not evaluated where the curve has values: {', '.join(missing)}")
+        return f"Expected curve: {'; '.join(parts)}."
 
     def report(self) -> dict[str, dict[str, Any]]:
         """By metric, the ratio at the last evaluation that was compared, and whether none was above."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: every k steps, at its end and where it is told to stop; the newest and the best are kept."""
+"""Checkpoints of a run: every k steps, at its end and where it is asked to stop; the newest and the best are kept."""
 
 from pathlib import Path
 from typing import Any

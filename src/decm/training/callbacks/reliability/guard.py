@@ -30,7 +30,7 @@ def count_rollbacks(folder: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
 
 
-def note_rollback(folder: Path, why: str, checkpoint: Path | None) -> None:
+def save_rollback(folder: Path, why: str, checkpoint: Path | None) -> None:
     """Write down that the run goes back to a checkpoint."""
     with (folder / ROLLBACKS).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"why": why, "to": checkpoint.name if checkpoint else "the start"}) + "\n")

@@ -62,7 +62,7 @@ class Preemption(DistillationCallback):
         self._earlier = dict(self._before)
 
     def error(self, step: int) -> PreemptedError:
-        """What the stopped run raises. A launcher that catches the user signals (submitit) is then told of this one."""
+        """What the stopped run raises. A launcher that catches the user signals (submitit) then gets this one."""
         number = getattr(signal, self.asked or "", None)
         handler = self._earlier.get(number) if number in (signal.SIGUSR1, signal.SIGUSR2) else None
         return PreemptedError(step, self.asked, (lambda: handler(number, None)) if callable(handler) else lambda: None)

@@ -53,7 +53,7 @@ class Watchdog(Callback):
     def _note(self) -> None:
         self._last = time.monotonic()
         heartbeat = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
-        with contextlib.suppress(OSError):  # a full disk is told where it costs something: at a checkpoint
+        with contextlib.suppress(OSError):  # a full disk is reported where it costs something: at a checkpoint
             text = json.dumps(heartbeat)
             write_whole(
                 self.folder / f"rank_{self.rank}.json",
