@@ -111,3 +111,10 @@ def test_an_unknown_key_fails_by_its_name(key):
 def test_every_network_option_knows_its_types(network):
     with pytest.raises(ValidationError, match=r"full_key: network\.depth"):
         OmegaConf.update(copy.deepcopy(composed(f"network={network}")), "network.depth", "deep")
+
+
+@pytest.mark.parametrize(("key", "wrong"), [("autoencoder.chunk", "many"), ("dinov2.weights", ["a"])])
+def test_a_setting_within_an_argument_that_is_a_mapping_knows_its_type_too(key, wrong):
+    path = f"evaluation.protocol.{key}"
+    with pytest.raises(ValidationError, match=re.escape(f"full_key: {path}")):
+        OmegaConf.update(copy.deepcopy(composed("experiment=decm_imagenet_smoke")), path, wrong)

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -22,17 +22,24 @@ from decm.evaluation.statistics import Reference, build_reference, read_referenc
 from decm.evaluation.suite import KEEP, SuiteJudge
 from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import code_version
-from decm.generator.decode import Decoder, build_decoder
+from decm.generator.decode import AutoencoderSettings, Decoder, build_decoder
+
+
+class Dinov2Settings(TypedDict):
+    """The files of FDD: reference statistics of DINOv2's features, and its weights."""
+
+    reference: str | None
+    weights: str | None
 
 
 def image_statistics(
     dataset: Dataset,
     cache: Path,
-    autoencoder: Mapping[str, Any],
+    autoencoder: AutoencoderSettings,
     reference: str | None = None,
     features: str = "inception",
     weights: str | None = None,
-    dinov2: Mapping[str, str | None] | None = None,
+    dinov2: Dinov2Settings | None = None,
     num_reference: int = KEEP,
     keep: int = KEEP,
     spatial: bool = True,
@@ -44,7 +51,9 @@ def image_statistics(
     Raises ValueError for a missing file, by its setting.
     """
     device = compute_device()
-    references = [read_reference(path) if path else None for path in (reference, (dinov2 or {}).get("reference"))]
+    references = [
+        read_reference(path) if path else None for path in (reference, dinov2["reference"] if dinov2 else None)
+    ]
     decode = build_decoder(dataset.manifest, autoencoder, "evaluation.protocol.autoencoder", device)
 
     def pair(extractor: Extractor, known: Reference | None) -> tuple[Extractor, Reference]:

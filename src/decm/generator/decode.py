@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 PROJECTION = "projection"
 PROJECTED = "pictures are a linear projection of latents, no autoencoder"
 SPREAD = 48.0  # 8-bit levels to a standard deviation of a projected channel
+
+
+class AutoencoderSettings(TypedDict):
+    """Which autoencoder decodes latents; none while `path` is None, unless its kind is projection."""
+
+    kind: str
+    path: str | None
+    args: Mapping[str, Any] | None  # in place of the kind's
+    chunk: int  # latents decoded at a time
 
 
 class Decoder(Protocol):
@@ -66,9 +75,9 @@ class Decoded:
 
     note = ""
 
-    def __init__(self, manifest: Manifest, settings: Mapping[str, Any], key: str, device: str) -> None:
+    def __init__(self, manifest: Manifest, settings: AutoencoderSettings, key: str, device: str) -> None:
         overrides = {"half_precision": None, **(settings["args"] or {})}  # bfloat16 on CUDA
-        self.autoencoder, self.metadata = build_autoencoder(settings["kind"], overrides, settings["path"])
+        self.autoencoder, self.metadata = build_autoencoder(settings["kind"], overrides, str(settings["path"]))
         if self.autoencoder.latent_channels != manifest.shape[0]:
             raise ValueError(
                 f"The autoencoder {settings['path']} has latents of {self.autoencoder.latent_channels} channels, but "
@@ -110,12 +119,11 @@ def build_autoencoder(kind: str, overrides: dict[str, Any], weights: str) -> "tu
 
 
 def build_decoder(
-    manifest: Manifest, autoencoder: Mapping[str, Any], key: str = "autoencoder", device: str = "cpu"
+    manifest: Manifest, autoencoder: AutoencoderSettings, key: str = "autoencoder", device: str = "cpu"
 ) -> Decoder:
-    """The way from the states of a set to images; `autoencoder` has kind, path, args and chunk (the group `decoder`).
+    """The way from the states of a set to images.
 
-    It is taken as absent while it has no path, unless its kind is projection. Raises ValueError for latents without
-    one, naming the setting `key`, and for images with one.
+    Raises ValueError for latents without an autoencoder, by the setting `key`, and for images with one.
     """
     projected = autoencoder["kind"] == PROJECTION
     given = projected or autoencoder["path"] is not None

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from decm.evaluation.devices import pick_device
 from decm.evaluation.generate import balanced_labels, check_labels, generate, in_batches
 from decm.flow.flow_map import FlowMap
 from decm.flow.solvers import check_steps, choose_sampler
-from decm.generator.decode import PROJECTION, Decoder, build_decoder
+from decm.generator.decode import PROJECTION, AutoencoderSettings, Decoder, build_decoder
 from decm.generator.files import Stored, read_stored, write_folder
 from decm.generator.metadata import check_shape
 from decm.generator.networks import build_network
@@ -161,7 +161,7 @@ class Generator:
             elif settings["kind"] != PROJECTION:
                 settings["path"] = self._autoencoder_file(settings)
             device = self.device if self.device.startswith("cuda") else "cpu"  # it has operations that MPS lacks
-            self._decoder = build_decoder(self.manifest, settings, "autoencoder", device)
+            self._decoder = build_decoder(self.manifest, cast(AutoencoderSettings, settings), "autoencoder", device)
         return self._decoder
 
     def _autoencoder_file(self, settings: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field, make_dataclass
+from dataclasses import field, is_dataclass, make_dataclass
 from functools import cache
 from typing import Any
 
@@ -30,14 +30,12 @@ def add_types(cfg: DictConfig) -> None:
         try:
             schema = settings_of(node[TARGET], tuple(map(str, node)))
             typed = OmegaConf.merge(OmegaConf.structured(schema), node)
-        except ConfigKeyError as error:
-            name, takes = error.key, ", ".join(arguments(get_object(node[TARGET])))
-            raise ValueError(
-                f"{path}.{name} is not an argument of {node[TARGET]}, which takes {takes}; leave it out with "
-                f"'~{path}.{name}'.\n    full_key: {path}.{name}"
-            ) from error
         except OmegaConfBaseException as error:
-            what, key = str(error).splitlines()[0], getattr(error, "full_key", "") or ""
+            what, key = str(error).splitlines()[0], str(getattr(error, "full_key", "") or "")
+            if isinstance(error, ConfigKeyError) and "." not in key:
+                takes = ", ".join(arguments(get_object(node[TARGET])))
+                what = f"{path}.{key} is not an argument of {node[TARGET]}, which takes {takes}; leave it out with "
+                what += f"'~{path}.{key}'."
             raise ValueError(f"{what}\n    full_key: {path}.{key}") from error
         except (ImportError, AttributeError, ValueError):
             continue  # it cannot be imported: the same
@@ -109,7 +107,11 @@ def setting_type(hint: Any) -> Any:
         if len(kinds) != 1:
             return Any if kinds else None
         (kind,) = kinds
-        return kind | None if kind in PLAIN and types.NoneType in parts else kind
+        optional = types.NoneType in parts and (kind in PLAIN or is_dataclass(kind))
+        return kind | None if optional else kind
     if origin in (list, tuple, Sequence) and parts and (kind := setting_type(parts[0])) in PLAIN:
         return list[kind]  # type: ignore[valid-type]
+    if typing.is_typeddict(hint):
+        types_ = {name: setting_type(own) for name, own in typing.get_type_hints(hint).items()}
+        return make_dataclass(hint.__name__, [(name, own, MISSING) for name, own in types_.items()])
     return Any if origin in (dict, Mapping) else None
