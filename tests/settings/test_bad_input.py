@@ -172,7 +172,7 @@ def test_data_that_do_not_fit_the_network(cached):
         (["evaluation=images", "evaluation.protocol.reference=no.npz"], "no.npz"),
         (["data=folder", "data.path=no_set"], "no_set"),
         (["warm_start=no.ckpt"], "'no.ckpt' does not exist"),
-        (["teacher=checkpoint", "teacher.path=no_run"], "'no_run' does not exist"),
+        (["teacher=checkpoint", "teacher.path=no_run"], "no_run does not exist"),
         (["teacher.experiment=no_experiment"], "teacher.experiment=no_experiment is not"),
         (["teacher.experiment=decm_2d"], "needs a 2-D mixture"),
         (["optimizer.betas=[2.0,0.9]"], "beta"),

@@ -9,19 +9,12 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from decm.runs.state import human
 from decm.settings.composition import compose
+from decm.settings.files import FILES, named_files
 
-# Settings that name a file or folder which decm does not make by itself, and what it is.
-FILES = {
-    "data.path": "the data set: decm latents encode or import",
-    "teacher.path": "the teacher's weights",
-    "evaluation.protocol.autoencoder.path": "the autoencoder's weights",
-    "evaluation.protocol.reference": "the reference statistics",
-    "evaluation.protocol.weights": "the weights of the features",
-}
 OPTIONAL = ("diffusers", "huggingface-hub", "wandb-workspaces", "triton")  # of extras, where they are used
 
 
@@ -106,14 +99,10 @@ def wandb() -> Iterator[str]:
 def files(experiment: str) -> Iterator[str]:
     """Each file that the experiment names, and whether it is there."""
     cfg = compose("train", [f"experiment={experiment}"])
-    named = {key: OmegaConf.select(cfg, key, default=None, throw_on_missing=False) for key in FILES}
-    missing = 0
+    named = named_files(cfg)
     for key, path in named.items():
-        if path is not None:
-            there = Path(str(path)).exists()
-            missing += not there
-            yield f"{'there  ' if there else 'MISSING'}  {key}={path} ({FILES[key]})"
-    if not any(named.values()):
+        yield f"{'there  ' if path.exists() else 'MISSING'}  {key}={path} ({FILES[key]})"
+    if not named:
         yield "it names none"
-    elif not missing:
+    elif all(path.exists() for path in named.values()):
         yield "all there"

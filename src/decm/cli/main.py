@@ -155,6 +155,23 @@ def main() -> None:
         fail(stopped(), INTERRUPTED)
 
 
+def run_verb(verb: str, cfg: Any) -> Any:
+    """The verb's task with a composed configuration, alone or as a job of a sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
+    in_sweep, module = HydraConfig.get().mode == RunMode.MULTIRUN, f"decm.cli.{MODULES.get(verb, verb)}"
+    if in_sweep or "DECM_JOB" in os.environ:
+        import_module(module)  # before the settings are checked: it keeps what a job fails with
+    return run_task(lambda cfg: import_module(module).task(cfg), cfg, in_sweep)
+
+
 def command() -> None:
     """One command: the verb, its words, Hydra, and what it ends with."""
     verb = find_verb(sys.argv)
@@ -165,10 +182,8 @@ def command() -> None:
         return
     sys.argv[:] = as_hydra_takes(verb, sys.argv)
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -182,13 +197,7 @@ def command() -> None:
     def job(cfg: DictConfig) -> Any:
         nonlocal started
         started = True
-        for message in IGNORED_WARNINGS:
-            warnings.filterwarnings("ignore", message=message)
-        missing = sorted(OmegaConf.missing_keys(cfg))
-        if missing:
-            fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
-        in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-        return run_task(import_module(f"decm.cli.{MODULES.get(verb, verb)}").task, cfg, in_sweep)
+        return run_verb(verb, cfg)
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=verb)(job)()

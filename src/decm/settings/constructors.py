@@ -23,7 +23,8 @@ def add_types(cfg: DictConfig) -> None:
 
     Raises ValueError, by the setting's full name, for a value of another type and for an argument that there is not.
     """
-    for path in [*_targets(cfg, "")]:
+    nodes = {path: OmegaConf.select(cfg, path) for path in _targets(cfg, "")}
+    for path in sorted(nodes, key=lambda path: not nodes[path][TARGET].startswith("torch.")):  # the quickest first
         node = OmegaConf.select(cfg, path)
         if not node[TARGET].startswith(tuple(trusted())):
             continue  # nothing of it is imported; what would call it says so by name

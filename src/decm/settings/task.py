@@ -32,10 +32,13 @@ def run_task(task: Any, cfg: Any, in_sweep: bool = False) -> Any:
     Of several jobs it is an exception with these two, so that the other jobs are done.
     """
     from decm.settings.constructors import add_types
+    from decm.settings.files import check_files
     from decm.settings.limits import check_limits
 
     try:
         check_limits(cfg)  # first: types of constructors take torch's import
+        if "trainer" in cfg and not cfg.dry_run:  # a training
+            check_files(cfg)
         add_types(cfg)
         return task(cfg)
     except KeyboardInterrupt:
