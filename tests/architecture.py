@@ -49,7 +49,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "decm.evaluation",
     },
     "training": PARTS | TOOLS | {"lightning", "wandb", "decm.checkpoints", "decm.training"},
-    "generator": PARTS | TOOLS | {"huggingface_hub", "onnx", "onnxruntime", "decm.checkpoints", "decm.generator"},
+    "generator": PARTS
+    | TOOLS
+    | {"yaml", "huggingface_hub", "onnx", "onnxruntime", "decm.checkpoints", "decm.generator"},
     "report": PARTS
     | TOOLS
     | GROUND

@@ -212,11 +212,13 @@ def test_clean_leaves_a_finished_run_that_a_process_has(three):
     assert any(str(better) in line for line in said)
 
 
-@pytest.mark.parametrize("teacher", ["file", "folder"])
+@pytest.mark.parametrize("teacher", ["file", "folder", "relative"])
 def test_clean_leaves_the_teacher_of_a_run_that_is_not_finished(three, teacher):
+    """Also where the run was started elsewhere, with a path from there."""
     root, done, better, early = three
     config = yaml.safe_load((early / "config.yaml").read_text())
-    path = done / "checkpoints" / "step_00000004.ckpt" if teacher == "file" else done
+    path = done if teacher == "folder" else done / "checkpoints" / "step_00000004.ckpt"
+    path = path.relative_to(root.parent) if teacher == "relative" else path
     config["teacher"] |= {"kind": "checkpoint", "path": str(path)}
     (early / "config.yaml").write_text(yaml.safe_dump(config))
     said = lines(decm("clean", f"runs={root}"))

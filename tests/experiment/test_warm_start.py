@@ -23,7 +23,8 @@ def refused(answer, *said):
 
 def module_of(runs, *overrides, fresh=True):
     cfg = compose("train", [*TINY, f"runs={runs}", *overrides])
-    return build_module(cfg, load_or_train_teacher(cfg, build_dataset(cfg), None), fresh=fresh)
+    dataset = build_dataset(cfg)
+    return build_module(cfg, dataset.manifest, load_or_train_teacher(cfg, dataset, None), fresh=fresh)
 
 
 @pytest.mark.slow

@@ -89,7 +89,8 @@ def needed_by(run: Run) -> list[Path]:
         found.append(teacher.get("path"))
     if isinstance(teacher, dict) and teacher.get("kind") == "auto" and run.state == RUNNING:
         found.append(root_of(run) / str(teacher.get("experiment")))
-    return [Path(str(place)).absolute() for place in found if place]
+    above = (Path.cwd(), *run.folder.absolute().parents)  # where the run may have been started
+    return [Path(folder, str(place)) for place in found if place for folder in above]
 
 
 def _linked(path: Path, root: Path) -> bool:

@@ -10,13 +10,22 @@ from decm.experiment.resume import run_to_continue
 from decm.experiment.run import run_in
 from decm.runs.streams import ignore_closed_pipes
 from decm.settings.composition import add_contents, plain
-from decm.sweeps.job import finished_metric, job_folder, run_in_subprocess, save_overrides, wants_processes
+from decm.sweeps.job import (
+    end_with_parent,
+    finished_metric,
+    job_folder,
+    run_in_subprocess,
+    save_overrides,
+    wants_processes,
+)
 from decm.training.callbacks.reliability.preemption import PreemptedError
 
 
 def task(cfg: DictConfig) -> float | None:
     """Run an experiment; returns the student's metric at its fewest steps, which sweepers minimize."""
     ignore_closed_pipes()
+    if not is_first():
+        end_with_parent()
     check_settings(cfg)
     apply_budget(cfg)  # before the settings are plain: schedules follow max_steps
     if cfg.dry_run:

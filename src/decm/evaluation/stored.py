@@ -1,5 +1,7 @@
 """Samples of a long evaluation: generated once, a file a batch, by any number of processes; and ADM's npz of them."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
@@ -7,7 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from decm.evaluation.progress import progress
 from decm.flow.flow_map import FlowMap
 
 CACHE = "samples_cache"
+IN_USE = ".in_use"  # in the folder of one set of samples
 WAIT = 0.5  # seconds between looks at what the other processes have made
 
 
@@ -38,6 +41,7 @@ class StoredEvaluator(Evaluator):
     identity: dict[str, Any] = field(default_factory=dict)
     rank: int = 0
     world_size: int = 1
+    held: dict[Path, TextIO] = field(default_factory=dict)  # locks of the folders that process 0 uses
 
     def place(self, nfe: int, num_samples: int, trained_on: Collection[str]) -> Path:
         """The folder of the batches of one set of samples."""
@@ -57,9 +61,11 @@ class StoredEvaluator(Evaluator):
     def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
         place, sampler = self.place(nfe, num_samples, trained_on), self.sampler(nfe, trained_on)
         place.mkdir(parents=True, exist_ok=True)
+        if self.rank == 0:
+            self._hold(place)
         labels, batches = balanced_labels(num_samples, self.num_classes), list(in_batches(num_samples, self.batch_size))
         paths = [place / f"{number:06d}.npy" for number in range(len(batches))]
-        mine = paths[self.rank :: self.world_size]
+        mine, parts = paths[self.rank :: self.world_size], dict[int, Tensor]()
         kept = sum(path.is_file() for path in mine)
         if 0 < kept < len(mine):
             print(f"{nfe} steps: {kept} of {len(mine)} batches of process {self.rank} are there already.", flush=True)
@@ -80,12 +86,31 @@ class StoredEvaluator(Evaluator):
                     )
                     if k == first + self.rank:
                         write_array(paths[k], made.numpy())
+                        parts[k] = made
                 advance(sum(len(batches[k]) for k in together))
         if self.rank:
             return None
-        while not all(path.is_file() for path in paths):  # the launcher ends all processes if one fails
-            time.sleep(WAIT)
-        return torch.cat([torch.from_numpy(np.load(path)) for path in paths])
+        for k, path in enumerate(paths):
+            while k not in parts and not path.is_file():  # the launcher ends all processes if one fails
+                time.sleep(WAIT)
+        return torch.cat([parts[k] if k in parts else torch.from_numpy(np.load(paths[k])) for k in range(len(paths))])
+
+    def _hold(self, place: Path) -> None:
+        """Show that this evaluation uses a folder, for another one of the same samples that ends before."""
+        if place not in self.held:
+            self.held[place] = (place / IN_USE).open("w", encoding="utf-8")
+            with contextlib.suppress(OSError):  # of a file system without locks
+                fcntl.flock(self.held[place], fcntl.LOCK_SH)
+
+    def forget(self) -> None:
+        """Remove what this evaluation has kept, except where another one uses it as well."""
+        for place, file in self.held.items():
+            with file, contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(place, ignore_errors=True)
+        self.held.clear()
+        with contextlib.suppress(OSError):  # it holds the samples of others
+            self.folder.rmdir()
 
 
 def stored(plain: Evaluator, folder: Path, identity: dict[str, Any]) -> StoredEvaluator:
@@ -109,11 +134,12 @@ def stored(plain: Evaluator, folder: Path, identity: dict[str, Any]) -> StoredEv
 def forget(evaluator: Evaluator) -> None:
     """Remove what an evaluator has kept, once the scores are written."""
     if isinstance(evaluator, StoredEvaluator):
-        shutil.rmtree(evaluator.folder, ignore_errors=True)
+        evaluator.forget()
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file, whole or not at all."""
+    """Write a .npy file, whole or not at all, also where another evaluation has just removed its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(part: Path) -> None:
         with part.open("wb") as file:

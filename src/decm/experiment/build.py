@@ -42,8 +42,23 @@ def segment_names(cfg: DictConfig) -> list[str]:
 
 
 def build_protocol(cfg: DictConfig, dataset: Dataset) -> EvaluationProtocol:
-    """Judge, painter and exact maps for the data."""
-    return instantiate(cfg.evaluation.protocol, dataset=dataset, cache=Path(cfg.runs) / "cache")
+    """Judge, painter and exact maps for the data; the reference's name says where samples are of other classes."""
+    protocol: EvaluationProtocol = instantiate(cfg.evaluation.protocol, dataset=dataset, cache=Path(cfg.runs) / "cache")
+    classes, num_samples = dataset.manifest.num_classes, cfg.evaluation.num_samples
+    empty = classes - trained_classes(dataset) if classes else 0
+    if empty:
+        protocol.judge.reference += f"; samples are of all {classes} classes, and {empty} have no training picture"
+    if num_samples < classes:
+        protocol.judge.reference += f"; samples are of the first {num_samples} of {classes} classes alone"
+    return protocol
+
+
+def trained_classes(dataset: Any) -> int:
+    """How many classes have a training sample; all of them where a set does not store its labels."""
+    labels = getattr(dataset, "train_y", None)
+    if labels is None:
+        labels = getattr(getattr(dataset, "records", None), "labels", range(dataset.manifest.num_classes))
+    return torch.as_tensor(labels).unique().numel()
 
 
 def build_evaluator(cfg: DictConfig, protocol: EvaluationProtocol, dataset: Dataset, device: str = "cpu") -> Evaluator:

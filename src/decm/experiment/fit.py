@@ -18,6 +18,7 @@ from decm.checkpoints.folder import newest
 from decm.checkpoints.names import CHECKPOINTS
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
+from decm.data.manifest import Manifest
 from decm.experiment.build import build_network
 from decm.experiment.callbacks import build_callbacks, machine
 from decm.experiment.protocols import EvaluationProtocol
@@ -56,7 +57,9 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def build_module(cfg: DictConfig, source: TeacherBundle, rollbacks: int = 0, fresh: bool = True) -> DistillationModule:
+def build_module(
+    cfg: DictConfig, data: Manifest, source: TeacherBundle, rollbacks: int = 0, fresh: bool = True
+) -> DistillationModule:
     """Student (from another's or the teacher's weights where asked), EMA and teacher, with the recipe of a config.
 
     After each rollback the data seed is another one. Where the run is not `fresh`, a checkpoint has the weights.
@@ -65,7 +68,7 @@ def build_module(cfg: DictConfig, source: TeacherBundle, rollbacks: int = 0, fre
     if cfg.warm_start is None:
         initialize_student(student, source, cfg)
     elif fresh:
-        warm_start(student, cfg)
+        warm_start(student, cfg, data)
     times = instantiate(cfg.times) if cfg.times else None
     recipe = Recipe(
         seed=cfg.seed + rollbacks * SEED_STRIDE,
@@ -108,7 +111,7 @@ def fit(
     try:
         while True:
             resumed = resume_point(folder / CHECKPOINTS, teacher)
-            module = build_module(cfg, source, rollbacks, fresh=resumed is None)
+            module = build_module(cfg, dataset.manifest, source, rollbacks, fresh=resumed is None)
             callbacks = build_callbacks(
                 cfg, settings, folder=folder, dataset=dataset, source=source, protocol=protocol, teacher=teacher
             )

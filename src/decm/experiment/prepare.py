@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +33,7 @@ from decm.experiment.warm_start import check_warm_start
 from decm.generator.networks import PARTS, check_targets
 from decm.networks.regions import prepare_regions
 from decm.settings.composition import plain
+from decm.training.loggers import check_wandb
 from decm.training.wandb_mode import mode_of_environment, wandb_mode
 
 
@@ -55,6 +57,7 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
     check_targets(plain(cfg), "What these settings train could not be read again: it", list(PARTS))
     check_parts(cfg)
     dataset = build_dataset(cfg)
+    check_own_network(cfg, dataset)
     if cfg.teacher.kind == "auto":
         teacher = teacher_config(cfg)
         check_teacher(teacher, dataset)
@@ -96,12 +99,6 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
 
 def check_parts(cfg: DictConfig) -> None:
     """Raise ValueError for an optimizer, schedule, method or machine that is invalid, without building a network."""
-    for key, argument in (("optimizer", [torch.nn.Parameter(torch.zeros(1))]), ("schedule", 0)):
-        try:
-            instantiate(cfg[key])(argument)
-        except (InstantiationException, TypeError) as error:
-            why = " ".join(str(error).split())
-            raise ValueError(f"{key}._target_={cfg[key]._target_} cannot be made of these settings: {why}") from None
     if cfg.times:
         instantiate(cfg.times)(torch.full((1,), 0.5))
     trainer = Trainer(
@@ -113,6 +110,8 @@ def check_parts(cfg: DictConfig) -> None:
         enable_model_summary=False,
         default_root_dir=cfg.runs,
     )
+    check_made(cfg, "schedule", lambda schedule: schedule(0))
+    check_made(cfg, "optimizer", lambda make: one_step(make, trainer.strategy.root_device))
     parts = trainer.num_devices * trainer.num_nodes * cfg.accumulate
     micro_batch_size(cfg.batch_size, parts // cfg.accumulate, cfg.accumulate)
     trajectories = build_trajectories(cfg)
@@ -125,6 +124,46 @@ def check_parts(cfg: DictConfig) -> None:
             needs_no_teacher(trajectory)
 
 
+def check_made(cfg: DictConfig, key: str, use: Callable[[Any], Any]) -> None:
+    """Raise ValueError where what a setting names cannot be made, or not be used as `use` does."""
+    try:
+        use(instantiate(cfg[key]))
+    except (InstantiationException, TypeError, AssertionError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{key}._target_={cfg[key]._target_} cannot be used with these settings: {why}") from None
+
+
+def one_step(make: Callable[[Any], torch.optim.Optimizer], device: torch.device) -> None:
+    """A step of an optimizer on one parameter; some refuse their settings only there."""
+    parameter = torch.nn.Parameter(torch.ones(1, device=device))
+
+    def loss() -> float:
+        parameter.square().sum().backward()
+        return 1.0
+
+    make([parameter]).step(loss)
+
+
+def check_own_network(cfg: DictConfig, dataset: Dataset) -> None:
+    """Raise ValueError for a network from outside decm that does not map states to states, with and without a class."""
+    if str(cfg.network._target_).startswith("decm."):
+        return
+    what = f"network._target_={cfg.network._target_}"
+    try:
+        net: Any = build_network(cfg.network, cfg.seed)
+        x, y = torch.zeros(2, *dataset.manifest.shape), torch.tensor([0, net.num_classes])
+        with torch.no_grad():
+            F = net(x, torch.full((2,), 0.5), torch.full((2,), 0.5), y)
+    except (AttributeError, TypeError, IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"{what} cannot be called as net(x, t, s, y) with labels 0 to num_classes, the last for no class: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if F.shape != x.shape or not F.isfinite().all():
+        found = f"shape {list(F.shape)}" if F.shape != x.shape else "values that are not finite"
+        raise ValueError(f"{what} gives {found} for states {list(x.shape)}; expected finite values of that shape.")
+
+
 def check_logger(cfg: DictConfig) -> None:
     """Raise ValueError for a logger of an unknown kind or mode, or one whose package is missing."""
     kind, mode = cfg.logger.kind, cfg.logger.mode or mode_of_environment()
@@ -134,6 +173,8 @@ def check_logger(cfg: DictConfig) -> None:
         wandb_mode(mode)
     if kind == "wandb" and mode != "disabled" and "wandb" not in sys.modules and find_spec("wandb") is None:
         raise ValueError("logger=wandb needs the package wandb, which is not installed. Install it, or set logger=csv.")
+    if kind == "wandb" and mode != "disabled":
+        check_wandb(plain(cfg))
 
 
 def check_writable(root: Path) -> None:

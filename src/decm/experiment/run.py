@@ -38,6 +38,7 @@ from decm.runs.folders import (
 from decm.runs.locks import locked, unlock
 from decm.settings.composition import plain
 from decm.settings.words import job_command
+from decm.training.callbacks.reliability.preemption import stopping_at_once
 from decm.training.loggers import finish, log_table, summarize
 
 PICTURE_SAMPLES = 100
@@ -56,7 +57,8 @@ def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> fl
             print(f"{cfg.name} in {folder}", flush=True)
             append_command(folder, job_command())
         try:
-            return run(cfg, folder, prepared, group)
+            with stopping_at_once():
+                return run(cfg, folder, prepared, group)
         finally:
             unlock(folder)
 

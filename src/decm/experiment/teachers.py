@@ -15,6 +15,7 @@ from torch import nn
 from decm.checkpoints.first_process import announce_folder, inherited_folder
 from decm.checkpoints.strict import load_strictly
 from decm.data.loader import Dataset
+from decm.data.manifest import Manifest
 from decm.data.toy import MixturePoints
 from decm.experiment.build import build_network
 from decm.flow.flow_map import FlowMap
@@ -62,17 +63,17 @@ def load_or_train_teacher(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Teache
     if kind == "checkpoint":
         if not cfg.teacher.path:
             raise ValueError("teacher=checkpoint needs teacher.path=<a run folder or a checkpoint>.")
-        return _from_checkpoint(cfg, str(cfg.teacher.path), reused=True, seconds=0.0)
+        return _from_checkpoint(cfg, str(cfg.teacher.path), dataset.manifest, reused=True, seconds=0.0)
     if kind == "weights":
         return _from_weights(cfg)
     if kind == "auto":
         began = time.perf_counter()
         folder, reused = _trained(cfg, fit)
-        return _from_checkpoint(cfg, str(folder), reused, time.perf_counter() - began)
+        return _from_checkpoint(cfg, str(folder), dataset.manifest, reused, time.perf_counter() - began)
     raise ValueError(f"teacher.kind={kind!r} is unknown; expected auto, checkpoint, weights, exact or none.")
 
 
-def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -> TeacherBundle:
+def _from_checkpoint(cfg: DictConfig, path: str, data: Manifest, reused: bool, seconds: float) -> TeacherBundle:
     checkpoint = read_checkpoint(path)
     stored = from_plain(checkpoint["decm_config"])
     network: nn.Module = build_network(stored.network, 0)
@@ -84,7 +85,21 @@ def _from_checkpoint(cfg: DictConfig, path: str, reused: bool, seconds: float) -
             f"Teacher {path} is for states {network.shape} and {network.num_classes} classes; this run has "
             f"{expected.shape} and {expected.num_classes}. Choose a teacher of the same data."
         )
+    renamed = renamed_classes(checkpoint["manifest"], data)
+    if renamed:
+        raise ValueError(
+            f"Teacher {path} was trained on other classes: {renamed}. Choose a teacher of these, or make the data set "
+            "with class_names in the teacher's order."
+        )
     return _guided(cfg, network, weights, path, reused, seconds)
+
+
+def renamed_classes(stored: dict[str, Any], data: Manifest) -> str:
+    """Which labels mean another class in the data than in those of a stored model, by name; "" where none is known."""
+    before, now = stored.get("class_names") or (), data.class_names or ()
+    differing = [(k, old, new) for k, (old, new) in enumerate(zip(before, now, strict=False)) if old != new]
+    shown = "; ".join(f"label {k} was {old!r} and is {new!r}" for k, old, new in differing[:3])
+    return f"{shown}{f' and {len(differing) - 3} more' if len(differing) > 3 else ''}"
 
 
 def _from_weights(cfg: DictConfig) -> TeacherBundle:

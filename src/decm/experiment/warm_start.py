@@ -9,7 +9,9 @@ from decm.checkpoints.first_process import is_first
 from decm.checkpoints.folder import candidates
 from decm.checkpoints.names import CHECKPOINTS
 from decm.checkpoints.strict import load_strictly
+from decm.data.manifest import Manifest
 from decm.experiment.build import build_network
+from decm.experiment.teachers import renamed_classes
 from decm.generator.files import Stored, read_stored
 from decm.runs.folders import differences
 
@@ -20,12 +22,14 @@ def check_warm_start(cfg: DictConfig, folder: Path | None) -> None:
         load(build_network(cfg.network, cfg.seed), cfg)
 
 
-def warm_start(student: nn.Module, cfg: DictConfig) -> None:
-    """Load the weights that `warm_start` names, and say so."""
+def warm_start(student: nn.Module, cfg: DictConfig, data: Manifest) -> None:
+    """Load the weights that `warm_start` names, and print which they are, also where labels mean other classes now."""
     stored = load(student, cfg)
     if is_first():
         name, step = stored.config["data"]["name"], stored.config["step"]
-        print(f"The student starts from {cfg.warm_start}: step {step}, trained on {name}.", flush=True)
+        renamed = renamed_classes(stored.config["data"], data)
+        other = f" Its classes were others: {renamed}." if renamed else ""
+        print(f"The student starts from {cfg.warm_start}: step {step}, trained on {name}.{other}", flush=True)
 
 
 def load(student: nn.Module, cfg: DictConfig) -> Stored:

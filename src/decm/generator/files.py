@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -52,6 +53,7 @@ TRAINING = (
     "teacher",
     "warm_start",
 )
+LATER = ("max_steps", "teacher", "warm_start")  # of these, what a run that goes on may have otherwise, or elsewhere
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,7 @@ def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file, parts)
     run, step = checkpoint["decm_config"], int(checkpoint["global_step"])
-    results = run_folder_of(file) / "results.json"  # of the run's end
-    scored = results.is_file() and step == run["max_steps"] and checkpoint.get("weights", "ema") == "ema"
+    scored = checkpoint.get("weights", "ema") == "ema"
     config = {
         "schema_version": SCHEMA,
         "code_version": checkpoint["code_version"],
@@ -156,9 +157,21 @@ def read_run(path: Path, parts: Sequence[str] = ("network",)) -> Stored:
         "samplers": {str(nfe): str(name) for nfe, name in (run["evaluation"].get("samplers") or {}).items()},
         "autoencoder": run["evaluation"]["protocol"].get("autoencoder"),
         "training": without_paths({key: run[key] for key in TRAINING if key in run}),
-        "results": stored_results(results) if scored else None,
+        "results": results_of(run_folder_of(file), run, step) if scored else None,
     }
     return Stored(weights_of(checkpoint), config, Path(), path, run)
+
+
+def results_of(folder: Path, run: dict[str, Any], step: int) -> dict[str, Any] | None:
+    """The results of a run at a step, of its folder; None where it has none, and where the folder is of another run."""
+    try:
+        there = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        if any(there.get(key) != run.get(key) for key in (*TRAINING, "contents") if key not in LATER):
+            return None
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return None
+    file = folder / ("results.json" if there["max_steps"] == step else f"results_step{step}.json")
+    return stored_results(file) if file.is_file() else None
 
 
 def stored_results(file: Path) -> dict[str, Any]:

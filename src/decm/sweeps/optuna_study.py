@@ -1,6 +1,8 @@
 """Optuna's sweeper, going on with its study: n_trials is the total over all starts, and no trial is lost to a kill."""
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from hydra.utils import instantiate
@@ -8,6 +10,13 @@ from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl, create_p
 from optuna.trial import FrozenTrial, TrialState
 
 from decm.runs.exits import JobError
+
+
+def as_url(storage: Any) -> Any:
+    """The URL of a study whose file may have any name: `?` and `#` in a path would end it."""
+    path = str(storage).removeprefix("sqlite:///") if str(storage).startswith("sqlite:///") else ""
+    odd = set("?#%") & set(path)
+    return f"sqlite:///file:{quote(str(Path(path).absolute()))}?uri=true" if odd else storage
 
 
 class TotalSweeper(OptunaSweeperImpl):
@@ -20,6 +29,7 @@ class TotalSweeper(OptunaSweeperImpl):
 
     def sweep(self, arguments: list[str]) -> None:
         assert self.config is not None
+        self.storage = as_url(self.storage)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
             study_name=self.study_name, storage=self.storage, directions=self._get_directions(), load_if_exists=True

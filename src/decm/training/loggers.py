@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from decm.training.wandb_mode import wandb_mode
 
 ID_FILE, DATA_DIR = "wandb_id", "WANDB_DATA_DIR"
 PROJECT = "decm"  # where neither a setting nor WANDB_PROJECT names one
+LONGEST_TAG = 64  # characters, of W&B's tags
 INIT_TIMEOUT = 20.0  # seconds for W&B to begin a run at a server that has answered
 MAPS = ("0_1", "t_1", "0_t", "v")  # of evaluation/points.py
 
@@ -46,18 +48,18 @@ def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: 
     from wandb import Settings, teardown
     from wandb.errors import Error
 
-    chosen, environment = settings["logger"], os.environ
+    chosen = settings["logger"]
     logger = WandbLogger(
         name=f"{settings['name']}/{folder.name}",
         mode=mode,
         id=(folder / ID_FILE).read_text(encoding="utf-8"),
-        save_dir=chosen.get("dir") or environment.get("WANDB_DIR") or folder,
-        project=chosen["project"] or environment.get("WANDB_PROJECT") or PROJECT,
+        save_dir=folder_of_wandb(chosen) or folder,
+        project=project_of_wandb(chosen),
         entity=chosen["entity"],
         group=chosen["group"] or group,
         config=described(settings),
         resume="allow" if mode == "online" else None,
-        tags=[settings["name"], *segments(settings)],
+        tags=[settings["name"][:LONGEST_TAG], *segments(settings)],
         settings=Settings(init_timeout=INIT_TIMEOUT),
     )
     try:
@@ -73,6 +75,37 @@ def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: 
         for name, summary in summaries(settings).items():
             run.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=summary)
     return logger
+
+
+def folder_of_wandb(chosen: dict[str, Any]) -> str | None:
+    """Where W&B's files go, by its settings or its variable; None: into the run's folder."""
+    return chosen.get("dir") or os.environ.get("WANDB_DIR") or None
+
+
+def project_of_wandb(chosen: dict[str, Any]) -> str:
+    """The project, by the settings or W&B's variable."""
+    return chosen["project"] or os.environ.get("WANDB_PROJECT") or PROJECT
+
+
+def check_wandb(settings: dict[str, Any]) -> None:
+    """Raise ValueError for a folder that cannot be written, for which W&B would take another, and for a bad project."""
+    from wandb import Settings
+    from wandb.errors import Error
+
+    chosen = settings["logger"]
+    place = folder_of_wandb(chosen)
+    if place is not None:
+        try:
+            Path(place).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=place).close()
+        except OSError as error:
+            raise ValueError(
+                f"logger.dir={place} cannot be written ({error}). Set logger.dir, or WANDB_DIR."
+            ) from error
+    try:
+        Settings(project=project_of_wandb(chosen), entity=chosen["entity"], run_group=chosen["group"])
+    except (Error, ValueError) as error:
+        raise ValueError(f"logger.project, entity or group: W&B refuses {' '.join(str(error).split())}") from error
 
 
 def segments(settings: dict[str, Any]) -> list[str]:

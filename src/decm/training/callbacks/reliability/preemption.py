@@ -1,8 +1,9 @@
 """Pre-emption: a signal to any rank, or a stop file, ends the run after its step, on all ranks, with a checkpoint."""
 
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,9 +27,40 @@ class PreemptedError(RuntimeError):
 
     exit_code = 75  # sysexits.h's EX_TEMPFAIL
 
-    def __init__(self, step: int, asked: str | None, requeue: Callable[[], None]) -> None:
-        super().__init__(f"stopped at step {step}, asked by {asked or 'another rank'}; continue with resume=auto")
+    def __init__(self, step: int | None, asked: str | None, requeue: Callable[[], None]) -> None:
+        where = "outside of the training" if step is None else f"at step {step}"
+        super().__init__(f"stopped {where}, asked by {asked or 'another rank'}; continue with resume=auto")
         self.requeue = requeue
+
+
+class StopAtOnce:
+    """A signal handler for what a run does before and after its training: nothing there has to be saved first."""
+
+    def __init__(self) -> None:
+        self.before: dict[int, Any] = {}  # the handlers that it replaces
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        raise PreemptedError(None, signal.Signals(number).name, requeue_by(number, self.before))
+
+
+@contextlib.contextmanager
+def stopping_at_once() -> Iterator[None]:
+    """Within it a signal raises PreemptedError; Ctrl-C stays what it is. Outside of the main thread it does nothing."""
+    stop = StopAtOnce()
+    if threading.current_thread() is threading.main_thread():
+        numbers = [n for n in SIGNALS if n != signal.SIGINT and signal.getsignal(n) is not signal.SIG_IGN]
+        stop.before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in stop.before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def requeue_by(number: int | None, handlers: dict[int, Any]) -> Callable[[], None]:
+    """What puts the job back into the queue: the handler of a user signal that was there before (submitit's)."""
+    handler = handlers.get(number) if number in (signal.SIGUSR1, signal.SIGUSR2) else None
+    return (lambda: handler(number, None)) if callable(handler) else lambda: None
 
 
 class Preemption(DistillationCallback):
@@ -59,13 +91,11 @@ class Preemption(DistillationCallback):
             for number in SIGNALS
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN  # nohup's wish holds
         }
-        self._earlier = dict(self._before)
+        self._earlier = {n: h.before.get(n) if isinstance(h, StopAtOnce) else h for n, h in self._before.items()}
 
     def error(self, step: int) -> PreemptedError:
         """What the stopped run raises. A launcher that catches the user signals (submitit) then gets this one."""
-        number = getattr(signal, self.asked or "", None)
-        handler = self._earlier.get(number) if number in (signal.SIGUSR1, signal.SIGUSR2) else None
-        return PreemptedError(step, self.asked, (lambda: handler(number, None)) if callable(handler) else lambda: None)
+        return PreemptedError(step, self.asked, requeue_by(getattr(signal, self.asked or "", None), self._earlier))
 
     def restore(self) -> None:
         """Restore the signal handlers that were there before."""
