@@ -33,7 +33,7 @@ from decm.experiment.warm_start import check_warm_start
 from decm.generator.networks import PARTS, check_targets
 from decm.networks.regions import prepare_regions
 from decm.settings.composition import plain
-from decm.training.loggers import check_wandb
+from decm.training.loggers import check_wandb, folder_of_wandb
 from decm.training.wandb_mode import mode_of_environment, wandb_mode
 
 
@@ -159,8 +159,10 @@ def check_own_network(cfg: DictConfig, dataset: Dataset) -> None:
             f"{what} cannot be called as net(x, t, s, y) with labels 0 to num_classes, the last for no class: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if F.shape != x.shape or not F.isfinite().all():
-        found = f"shape {list(F.shape)}" if F.shape != x.shape else "values that are not finite"
+    shape = getattr(F, "shape", None)
+    if shape != x.shape or not F.isfinite().all():
+        found = "values that are not finite" if shape == x.shape else f"a {type(F).__name__}"
+        found = f"the shape {list(shape)}" if shape not in (None, x.shape) else found
         raise ValueError(f"{what} gives {found} for states {list(x.shape)}; expected finite values of that shape.")
 
 
@@ -174,10 +176,13 @@ def check_logger(cfg: DictConfig) -> None:
     if kind == "wandb" and mode != "disabled" and "wandb" not in sys.modules and find_spec("wandb") is None:
         raise ValueError("logger=wandb needs the package wandb, which is not installed. Install it, or set logger=csv.")
     if kind == "wandb" and mode != "disabled":
+        place = folder_of_wandb(cfg.logger)
+        if place is not None:  # W&B itself would silently take another one
+            check_writable(Path(place), "W&B's folder", "Set logger.dir, or the variable WANDB_DIR.")
         check_wandb(plain(cfg))
 
 
-def check_writable(root: Path) -> None:
+def check_writable(root: Path, what: str = "A run folder", advice: str = "Set runs=<your folder>.") -> None:
     """Raise ValueError unless folders can be made below `root`, which need not exist yet."""
     there = root
     while not there.exists() and there != there.parent:
@@ -185,7 +190,7 @@ def check_writable(root: Path) -> None:
     try:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
-        raise ValueError(f"A run folder below {root} cannot be written: {error}. Set runs=<your folder>.") from error
+        raise ValueError(f"{what} below {root} cannot be written: {error}. {advice}") from error
 
 
 def _no_training(cfg: DictConfig, folder: Path) -> Any:

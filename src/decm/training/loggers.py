@@ -2,8 +2,8 @@
 
 import contextlib
 import os
-import tempfile
 import uuid
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: 
     return logger
 
 
-def folder_of_wandb(chosen: dict[str, Any]) -> str | None:
+def folder_of_wandb(chosen: Mapping[str, Any]) -> str | None:
     """Where W&B's files go, by its settings or its variable; None: into the run's folder."""
     return chosen.get("dir") or os.environ.get("WANDB_DIR") or None
 
@@ -88,20 +88,11 @@ def project_of_wandb(chosen: dict[str, Any]) -> str:
 
 
 def check_wandb(settings: dict[str, Any]) -> None:
-    """Raise ValueError for a folder that cannot be written, for which W&B would take another, and for a bad project."""
+    """Raise ValueError for a project, an entity or a group that W&B refuses."""
     from wandb import Settings
     from wandb.errors import Error
 
     chosen = settings["logger"]
-    place = folder_of_wandb(chosen)
-    if place is not None:
-        try:
-            Path(place).mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=place).close()
-        except OSError as error:
-            raise ValueError(
-                f"logger.dir={place} cannot be written ({error}). Set logger.dir, or WANDB_DIR."
-            ) from error
     try:
         Settings(project=project_of_wandb(chosen), entity=chosen["entity"], run_group=chosen["group"])
     except (Error, ValueError) as error:
