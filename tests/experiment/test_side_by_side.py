@@ -12,6 +12,7 @@ from PIL import Image
 from sqlalchemy import create_engine
 
 from commands import TINY, decm, only, results, train
+from decm.data.arrays import write_arrays
 from decm.data.manifest import read_manifest
 from decm.evaluation.stored import CACHE, StoredEvaluator
 from decm.experiment.teachers import renamed_classes
@@ -104,6 +105,30 @@ def test_a_teacher_of_other_classes_is_refused_and_a_warm_start_names_them(anima
     assert (answer.code, "'cat' and is 'bird'" in answer.err, (runs / "other").exists()) == (2, True, False)
     answer = train(runs, *words, f"data.path={animals / 'b'}", f"warm_start={run}", "name=warm")
     assert (answer.code, "'cat' and is 'bird'" in answer.out) == (0, True), answer.said
+
+
+def test_a_teacher_of_other_data_is_named_with_its_normalization(runs, tmp_path):
+    x, y = torch.rand(120, 1, 8, 8), torch.arange(120) % 10
+    for name, power in (("a", 1), ("b", 2)):
+        arrays = {"train_x": x[:80] ** power, "train_y": y[:80], "heldout_x": x[80:] ** power, "heldout_y": y[80:]}
+        write_arrays(tmp_path / name, arrays, name, 10, "made up")
+    words = [*QUICK, "data=folder"]
+    assert train(runs, *words, f"data.path={tmp_path / 'a'}").code == 0
+    run = only(runs / "smoke")
+    given = ["teacher=checkpoint", f"teacher.path={run}"]
+    for name, said in (("a", False), ("b", True)):
+        answer = train(runs, *words, *given, f"data.path={tmp_path / name}", f"name={name}")
+        assert (answer.code, "trained on other data: 'a', normalized by" in answer.out) == (0, said), answer.said
+    answer = train(runs, *words, f"warm_start={run}", f"data.path={tmp_path / 'b'}", "name=warm")
+    assert (answer.code, "trained on other data, 'a', normalized by" in answer.out) == (0, True), answer.said
+    first, second = (results(only(runs / name))["data"] for name in "ab")
+    assert first != second  # though both have as many pictures
+    page = tmp_path / "compare.html"
+    both = f"runs=[{only(runs / 'a')},{only(runs / 'b')}]"
+    assert decm("report", both, f"out={page}").code == 0
+    assert "so that their figures do not compare" in page.read_text()
+    shutil.copytree(only(runs / "b"), runs / "a" / "other")
+    assert "*" not in decm("runs", f"runs={runs}", "name=a").out.split("experiment)", 1)[1]
 
 
 NETWORK = """

@@ -142,6 +142,25 @@ def test_jobs_that_were_scored_differently_have_columns_of_their_own_and_do_not_
     assert "The jobs differ in what was scored: their figures do not compare." in lines
 
 
+def test_a_job_that_was_trained_longer_since_has_the_figures_of_its_own_length(sweep):
+    before = report(sweep)
+    results = sweep / "0" / "results.json"
+    results.rename(sweep / "0" / "results_step4.json")
+    assert report(sweep) == before  # while it is trained
+    results.write_text((sweep / "1" / "results.json").read_text().replace("4.0", "0.1"))
+    assert report(sweep) == before
+    (sweep / "0" / "results_step4.json").unlink()
+    assert report(sweep) != before
+
+
+def test_figures_against_other_data_do_not_compare_whatever_setting_made_them(tmp_path):
+    for number in (0, 1):
+        job(tmp_path, number, ["experiment=smoke", f"data.split_seed={number}"], 1.0 + number)
+        path = tmp_path / f"{number}" / "results.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "data": f"digits, seed {number}"}))
+    assert "their figures do not compare" in report(tmp_path)
+
+
 def test_a_setting_that_is_left_out_stays_so_in_the_line_to_paste(tmp_path):
     job(tmp_path, 0, ["experiment=smoke", "~optimizer.betas", "seed=0"], 1.0)
     assert "    decm train experiment=smoke '~optimizer.betas' seed=0" in report(tmp_path).splitlines()

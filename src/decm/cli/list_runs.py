@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from decm.runs.folders import judged_by
 from decm.runs.run import Run
 from decm.runs.state import all_runs, human, look, size_of
 
@@ -36,21 +37,21 @@ def scores_of(results: dict[str, Any]) -> Scores:
     return results.get("student") or results.get("teacher") or {}
 
 
-def best_of(runs: list[tuple[str, dict[str, Any]]]) -> dict[tuple[str, str], float]:
-    """The lowest figure by (experiment, NFE), where two runs or more have one."""
-    found: dict[tuple[str, str], list[float]] = {}
+def best_of(runs: list[tuple[str, dict[str, Any]]]) -> dict[tuple[str, ...], float]:
+    """The lowest figure by (experiment, NFE, what it is judged by), where two runs or more have one."""
+    found: dict[tuple[str, ...], list[float]] = {}
     for name, results in runs:
         for nfe, value in scores_of(results).items():
-            found.setdefault((name, nfe), []).append(value)
+            found.setdefault((name, nfe, *judged_by(results)), []).append(value)
     return {key: min(values) for key, values in found.items() if len(values) > 1}
 
 
-def row(root: Path, run: Run, damage: str, best: dict[tuple[str, str], float]) -> tuple[str, ...]:
+def row(root: Path, run: Run, damage: str, best: dict[tuple[str, ...], float]) -> tuple[str, ...]:
     """The columns of a run; where it is damaged, how, in place of its figures."""
-    name = name_of(root, run)
+    name, results = name_of(root, run), run.results or {}
     figures = "  ".join(
-        f"{nfe}: {value:.3f}{'*' if best.get((name, nfe)) == value else ''}"
-        for nfe, value in scores_of(run.results or {}).items()
+        f"{nfe}: {value:.3f}{'*' if best.get((name, nfe, *judged_by(results))) == value else ''}"
+        for nfe, value in scores_of(results).items()
     )
     step = f"{run.last_step()}/{run.config.get('max_steps', '?')}"
     path = str(run.folder.relative_to(root))

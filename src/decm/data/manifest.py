@@ -61,6 +61,11 @@ class Manifest:
             shown = [*shown[: most // 2], "...", *shown[-(most // 2) :]]
         return f"{self.num_classes} classes ({', '.join(shown)})"
 
+    def identity(self) -> str:
+        """What set this is, by name, content and split, for figures to be compared by."""
+        split = ", ".join(f"{key} {value}" for key, value in self.split.items() if isinstance(value, int))
+        return f"{self.name} of content {self.content_hash[:12]} ({split})"
+
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""
         text = json.dumps(asdict(self), indent=2) + "\n"

@@ -1,5 +1,6 @@
 """From a configuration to objects."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def build_protocol(cfg: DictConfig, dataset: Dataset) -> EvaluationProtocol:
         protocol.judge.reference += f"; samples are of all {classes} classes, and {empty} have no training picture"
     if num_samples < classes:
         protocol.judge.reference += f"; samples are of the first {num_samples} of {classes} classes alone"
-    return protocol
+    return replace(protocol, data=dataset.manifest.identity())
 
 
 def trained_classes(dataset: Any) -> int:

@@ -177,6 +177,8 @@ def train(
             if isinstance(logger, MetricsCSV):
                 logger.forget_after(step)
     data = DataModule(dataset, cfg.batch_size, module.recipe.seed)
+    if trainer.num_nodes > 1 and is_first():
+        print(f"Waiting for the processes of {trainer.num_nodes} nodes.", flush=True)
     trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
     preemption = next(callback for callback in callbacks if isinstance(callback, Preemption))
     if preemption.stopped:

@@ -24,11 +24,12 @@ INSTEAD = (
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """Scores, pictures, and where the exact flow is known the errors of the maps."""
+    """Scores, pictures, where the exact flow is known the errors of the maps, and which data the scores are of."""
 
     judge: Judge
     painter: Painter
     map_errors: MapErrors | None = None
+    data: str = ""
 
 
 def digit_images(dataset: ArrayDataset, cache: Path) -> EvaluationProtocol:

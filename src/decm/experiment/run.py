@@ -15,7 +15,7 @@ from decm.evaluation.devices import pick_device, rank_and_world
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.stored import forget, stored
 from decm.experiment.build import build_dataset, build_evaluator, segment_names
-from decm.experiment.fit import fit, quiet
+from decm.experiment.fit import Fitted, fit, quiet
 from decm.experiment.prepare import Prepared, check_writable, prepare
 from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import code_version, costs, figures, score_models
@@ -57,8 +57,7 @@ def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> fl
             print(f"{cfg.name} in {folder}", flush=True)
             append_command(folder, job_command())
         try:
-            with stopping_at_once():
-                return run(cfg, folder, prepared, group)
+            return run(cfg, folder, prepared, group)
         finally:
             unlock(folder)
 
@@ -73,8 +72,18 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
         save_data_metadata(folder, dataset.manifest.metadata())
     source = prepared.source or load_or_train_teacher(cfg, dataset, fit_teacher)
     if not cfg.distill:
-        return score_teacher(cfg, folder, dataset, protocol, source)
+        with stopping_at_once():
+            return score_teacher(cfg, folder, dataset, protocol, source)
     fitted = fit(cfg, folder, dataset, source, protocol, group)
+    with stopping_at_once():
+        return finish_run(cfg, folder, prepared, source, fitted)
+
+
+def finish_run(
+    cfg: DictConfig, folder: Path, prepared: Prepared, source: TeacherBundle, fitted: Fitted
+) -> float | None:
+    """Evaluate what was trained, and write results, table and pictures; see `run`."""
+    dataset, protocol = prepared.dataset, prepared.protocol
     try:
         began = time.perf_counter()
         evaluator = final_evaluator(cfg, folder, dataset, protocol, fitted.device)

@@ -48,6 +48,7 @@ def score_models(
         "seed": cfg.seed,
         "metric": protocol.judge.metric,
         "reference": protocol.judge.reference,
+        "data": protocol.data,
         "num_samples": e.num_samples,
         "evaluation_seed": e.seed,
         "floor": protocol.judge.floor(e.num_samples),

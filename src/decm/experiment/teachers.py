@@ -12,7 +12,7 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 from torch import nn
 
-from decm.checkpoints.first_process import announce_folder, inherited_folder
+from decm.checkpoints.first_process import announce_folder, inherited_folder, is_first
 from decm.checkpoints.strict import load_strictly
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
@@ -91,7 +91,30 @@ def _from_checkpoint(cfg: DictConfig, path: str, data: Manifest, reused: bool, s
             f"Teacher {path} was trained on other classes: {renamed}. Choose a teacher of these, or make the data set "
             "with class_names in the teacher's order."
         )
+    if other := other_data(checkpoint["manifest"], data):
+        say(f"Teacher {path} was trained on other data: {other}. It is used as it is.")
     return _guided(cfg, network, weights, path, reused, seconds)
+
+
+def other_data(stored: dict[str, Any], data: Manifest) -> str:
+    """How the data of a stored model differ from these, "" where they are the same."""
+    if stored.get("content_hash") == data.content_hash:
+        return ""
+    before, now = [(tuple(m[0]), tuple(m[1])) for m in ((stored["mean"], stored["std"]), (data.mean, data.std))]
+    scale = f", normalized by mean, std {_short(before)} and not {_short(now)}" if before != now else ""
+    return f"{stored['name']!r}{scale}"
+
+
+def _short(numbers: tuple[tuple[float, ...], ...]) -> str:
+    """The first three of each, to three digits."""
+    shown = [[f"{n:.3g}" for n in part[:3]] + ["..."] * (len(part) > 3) for part in numbers]
+    return ", ".join(f"[{', '.join(part)}]" for part in shown)
+
+
+def say(line: str) -> None:
+    """Print a line, from the first process."""
+    if is_first():
+        print(line, flush=True)
 
 
 def renamed_classes(stored: dict[str, Any], data: Manifest) -> str:

@@ -21,7 +21,8 @@ from decm.runs.run import Run, Series, varying_settings
 
 HIGHER_IS_BETTER = ("is", "accuracy", "precision", "recall")  # of PER_NFE; of all else less is better
 FIRST = ("loss/", "fd/", "tangent/", "map_error/")  # the order of curves
-JUDGED_BY = {"metric": "metrics", "reference": "references", "num_samples": "numbers of samples"}  # of results.json
+# Of results.json.
+JUDGED_BY = {"metric": "metrics", "reference": "references", "data": "data", "num_samples": "numbers of samples"}
 LEGEND = {"grad_norm": "gradient norm", "speed/samples_per_s": "throughput, samples a second"}
 
 

@@ -199,15 +199,15 @@ def save_data_metadata(folder: Path, metadata: dict[str, Any]) -> None:
     write_text(folder / DATA, json.dumps(metadata, indent=2) + "\n")
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+def read_results(folder: Path, name: str = RESULTS) -> dict[str, Any]:
     """results.json of a run folder. Raises ValueError, by name, if it is damaged."""
     todo = "Remove it and start with resume=auto."
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        results = json.loads((folder / name).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{folder / RESULTS} is damaged ({error}). {todo}") from error
+        raise ValueError(f"{folder / name} is damaged ({error}). {todo}") from error
     if not isinstance(results, dict) or not all(_are_figures(results.get(who)) for who in ("student", "teacher")):
-        raise ValueError(f"{folder / RESULTS} is damaged: expected figures by name. {todo}")
+        raise ValueError(f"{folder / name} is damaged: expected figures by name. {todo}")
     return results
 
 
@@ -218,9 +218,24 @@ def _are_figures(scores: Any) -> bool:
     return isinstance(scores, dict) and all(k.isdigit() and isinstance(v, (int, float)) for k, v in scores.items())
 
 
+def planned_results(folder: Path) -> dict[str, Any] | None:
+    """The results of a job of a sweep at its own length, also where it was trained longer since; None if it has none.
+
+    Raises ValueError, by name, if they are damaged.
+    """
+    earlier = {int(path.stem.removeprefix("results_step")): path.name for path in folder.glob("results_step*.json")}
+    name = earlier[min(earlier)] if earlier else RESULTS
+    return read_results(folder, name) if (folder / name).is_file() else None
+
+
 def write_results(folder: Path, results: dict[str, Any], name: str = RESULTS) -> None:
     """Write results whole or not at all."""
     write_text(folder / name, json.dumps(results, indent=2) + "\n")
+
+
+def judged_by(results: dict[str, Any]) -> tuple[str, ...]:
+    """What the figures of results are: those of others with the same compare with them."""
+    return tuple(str(results.get(key)) for key in ("metric", "reference", "data", "num_samples"))
 
 
 def metric_at(results: dict[str, Any], nfe: int | None = None) -> tuple[str, int, float]:

@@ -91,18 +91,21 @@ def finished_metric(folder: Path, settings: dict[str, Any]) -> float | None:
     config = read_config(folder)
     if config is None:
         return None
-    others = other_settings(
-        config, settings, comparable_settings
-    )  # with the evaluation: the jobs of a sweep are compared
+    own = f"results_step{settings['max_steps']}.json"
+    if (folder / own).is_file():  # it was trained longer since
+        config = {**config, "max_steps": settings["max_steps"]}
+    else:
+        own = RESULTS
+    # With the evaluation: the jobs of a sweep are compared.
+    others = other_settings(config, settings, comparable_settings)
     if others:
         raise ValueError(
             f"{folder} is a job with other settings: {shortened(others)}. A "
             "sweep goes on with the same overrides in the same order; set hydra.sweep.dir=<another folder>."
         )
-    path = folder / RESULTS
-    if not path.is_file():
+    if not (folder / own).is_file():
         return None
-    results = read_results(folder)
+    results = read_results(folder, own)
     value = metric(results)
     if is_first():
         print(f"{folder} is done: {value:.4f} (code {results.get('code_version', 'unknown')})", flush=True)

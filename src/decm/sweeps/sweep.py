@@ -11,7 +11,6 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from decm.checkpoints.durable import write_text
 from decm.runs.exits import JobError
-from decm.runs.folders import RESULTS
 from decm.runs.locks import lock, unlock
 from decm.settings.limits import check_name
 from decm.settings.quoting import escape_interpolation, quote
@@ -158,7 +157,7 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
 
 def count_finished(folder: Path) -> int:
     """The jobs that have results."""
-    return len(list(folder.glob(f"*/{RESULTS}")))
+    return len({path.parent for path in folder.glob("*/results*.json")})  # also of jobs that were trained longer since
 
 
 def to_continue(config: DictConfig, wanted: dict[str, Any]) -> Path | None:

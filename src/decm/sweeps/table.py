@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from decm.checkpoints.durable import write_text
-from decm.runs.folders import RESULTS, metric_at, read_results
+from decm.runs.folders import judged_by, metric_at, planned_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
 # What the meaning of a figure depends on.
@@ -46,7 +46,7 @@ def read_jobs(folder: Path) -> list[Job]:
             raise ValueError(
                 f"{path} is damaged; expected a list of key=value. Remove the folder of the job."
             ) from error
-        results = read_results(path.parent) if (path.parent / RESULTS).is_file() else None
+        results = planned_results(path.parent)
         kept = {key: words[key] for key in words if key not in (*HOW, "sweep")}
         failure = read_failure(path.parent) if results is None else None
         jobs.append(Job(path.parent.name, kept, results, failure))
@@ -126,7 +126,8 @@ def report(folder: Path, nfe: int | None = None) -> str:
         finished = [*sound, *(job for job in finished if job not in sound)]
         lines += _table(finished, keys)
         lines += ["", f"Sorted by {'; '.join(scored)}; lower is better.", ""]
-        if warning := _not_comparable(keys, scored):
+        alike = len({judged_by(job.results or {}) for job in finished}) == len(scored) == 1
+        if warning := _not_comparable(keys, alike):
             lines += warning
         elif sound:
             best = paste(sound[0], keys, inherited_words(folder))
@@ -138,10 +139,10 @@ def report(folder: Path, nfe: int | None = None) -> str:
     return "\n".join([*lines, *_unfinished(jobs, planned)]) + "\n"
 
 
-def _not_comparable(keys: list[str], scored: list[str]) -> list[str]:
+def _not_comparable(keys: list[str], alike: bool) -> list[str]:
     """A warning where the jobs are scored on different data, by different judges, or on other numbers of samples."""
     names = [key for key in keys if key in SCORED_BY or key.startswith("evaluation.protocol.")]
-    if len(scored) > 1 and not names:
+    if not alike and not names:
         names = ["what was scored"]
     return [f"The jobs differ in {', '.join(names)}: their figures do not compare.", ""] if names else []
 

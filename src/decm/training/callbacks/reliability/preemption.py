@@ -28,13 +28,13 @@ class PreemptedError(RuntimeError):
     exit_code = 75  # sysexits.h's EX_TEMPFAIL
 
     def __init__(self, step: int | None, asked: str | None, requeue: Callable[[], None]) -> None:
-        where = "outside of the training" if step is None else f"at step {step}"
+        where = "after the training" if step is None else f"at step {step}"
         super().__init__(f"stopped {where}, asked by {asked or 'another rank'}; continue with resume=auto")
         self.requeue = requeue
 
 
 class StopAtOnce:
-    """A signal handler for what a run does before and after its training: nothing there has to be saved first."""
+    """A signal handler for what a run does after its training: nothing there has to be saved first."""
 
     def __init__(self) -> None:
         self.before: dict[int, Any] = {}  # the handlers that it replaces
