@@ -90,10 +90,8 @@ bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, 
 bench-gpu: $(STAMP)  ## the same for XL/1 in bf16 on a CUDA GPU, into docs/results/step_gpu.json
 	.venv/bin/python benchmarks/step.py --set gpu --out docs/results/step_gpu.json
 
-# One worker more than there are cores, as tests wait for processes that they start; at most four: each takes 2 GB.
-# ARGS=-n0 runs in one process, for a debugger.
-WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN); test $$cores -gt 3 && echo 4 || echo $$((cores + 1)))
-PYTEST  := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
+# Two workers on two cores, and at most four: each takes 2 GB. ARGS=-n0 runs in one process, for a debugger.
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test: $(STAMP)  ## the whole test suite
 	$(PYTEST) $(ARGS)
