@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -80,7 +81,7 @@ def main() -> None:
     print(f"{ratio:.3f} times the processor time of {options.commit}")
     if options.out:
         record = {
-            "command": f"python benchmarks/main_job.py {options.commit}",
+            "command": f"python benchmarks/main_job.py {shlex.join([options.commit, *options.overrides])}",
             "machine": machine("cpu"),
             "date": str(datetime.date.today()),
             "ratio": ratio,

@@ -78,4 +78,4 @@ def test_the_build_sees_nothing_but_what_is_copied():
 def test_another_image_is_refused_by_make():
     outcome = subprocess.run(["make", "-n", "docker-build", "IMAGE=tpu"], cwd=ROOT, capture_output=True, text=True)
     assert outcome.returncode == 2
-    assert "IMAGE=tpu" in outcome.stderr
+    assert "IMAGE=tpu; expected gpu or cpu" in outcome.stderr

@@ -173,7 +173,7 @@ def test_a_later_schema_is_refused_and_not_taken_for_damage(tmp_path, monkeypatc
     with monkeypatch.context() as later:
         later.setattr(sealed, "SCHEMA", 2)
         write_file(content(), tmp_path / name_of(3))
-    with pytest.raises(NewerSchemaError, match=r"schema version 2"):
+    with pytest.raises(NewerSchemaError, match=r"schema version 2; this decm reads up to 1.*here"):
         newest_valid(tmp_path)
 
 

@@ -66,7 +66,7 @@ def test_the_verb_takes_its_action_as_a_word_and_tells_a_mistake_in_one_sentence
     assert (good.code, good.err) == (0, "")
     assert f"8 latents of (2, 4, 4), 10 classes, 1 shards. Train on them with data=latents data.path={out}" in good.out
     for words, message in (
-        (["bake"], "unknown `decm latents bake`"),
+        (["bake"], "unknown `decm latents bake`; expected one of encode, import, check, synth."),
         (["check", f"path={tmp_path}"], "`decm latents encode"),
         (["check", f"path={out}", "num=3"], "`decm latents check` ignores num."),
     ):

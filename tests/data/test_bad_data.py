@@ -45,7 +45,7 @@ def edit(folder, **facts):
     [
         ({"shape": [8, 8, 8]}, "expected 8 finite numbers"),
         ({"shape": [4, 8]}, "not a manifest"),
-        ({"mean": [NAN] * 4}, "mean is [nan, nan, nan, nan]"),
+        ({"mean": [NAN] * 4}, "mean is [nan, nan, nan, nan]; expected 4 finite numbers, one a channel"),
         ({"std": [1.0] * 2}, "std is [1.0, 1.0]; expected 4"),
         ({"std": [0.0] * 4}, "expected numbers above 0"),
         ({"std": "wide"}, "must be real number"),
@@ -66,9 +66,9 @@ def test_a_manifest_that_cannot_be_is_refused(folder, kind, facts, said):
 def test_a_path_that_is_no_set_is_refused(tmp_path, kind):
     (tmp_path / "file").write_text("a file")
     (tmp_path / "empty").mkdir()
-    assert_one_sentence(train(tmp_path / "file", kind=kind), "is a file")
+    assert_one_sentence(train(tmp_path / "file", kind=kind), "is a file", "data.path")
     assert_one_sentence(train(tmp_path / "empty", kind=kind), "has no manifest.json", "`decm latents encode")
-    assert_one_sentence(train(tmp_path / "no", kind=kind), "does not exist")
+    assert_one_sentence(train(tmp_path / "no", kind=kind), "does not exist", "data.path")
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2]", b"null", bytes(range(256))])
@@ -80,7 +80,7 @@ def test_a_manifest_that_is_none_is_refused(folder, content):
 def test_labels_beyond_the_classes_are_refused(folder):
     edit(folder, num_classes=3, class_names=None)
     fitting = ["network.num_classes=3"]
-    assert_one_sentence(train(folder, *fitting), "has labels 0 to 9, its manifest says 3 classes")
+    assert_one_sentence(train(folder, *fitting), "has labels 0 to 9, its manifest says 3 classes; expected 0 to 2")
     assert_one_sentence(train(folder, *fitting, kind="latents_stream"), "labels that are not below num_classes=3")
 
 
@@ -120,7 +120,7 @@ def test_damage_is_not_hidden_by_an_index_that_was_made_from_it(folder):
     ("overrides", "said"),
     [
         (["data.flips=true"], "Could not override 'data.flips'"),
-        (["data.on_corrupt=ignore"], "on_corrupt='ignore' is unknown"),
+        (["data.on_corrupt=ignore"], "on_corrupt='ignore' is unknown; expected raise or skip"),
         (["network.in_channels=16"], "the network expects (16, 8, 8)"),
         (["data.flip=maybe"], "not a valid bool"),
     ],

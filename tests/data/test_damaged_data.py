@@ -154,7 +154,7 @@ def test_a_batch_that_does_not_divide_among_two_devices_is_told_before_a_step(pl
     answer = in_a_process("train", *place.settings, "trainer=ddp", "trainer.accelerator=cpu", "batch_size=7")
     assert answer.code == 2, answer.said
     assert "batch_size=7" in answer.err
-    assert "does not divide into 2 devices x 1 micro-batches" in answer.err
+    assert "does not divide into 2 devices x 1 micro-batches. Choose a multiple of 2." in answer.err
     assert "Traceback" not in answer.said
 
 

@@ -64,8 +64,8 @@ WRONG_LABELS = [
     (np.array([0, 1, 2, 0, 1.5]), [], "label 4 is 1.5"),
     (np.array([0, 1, np.nan, 0, 1]), [], "label 2 is nan"),
     (np.array([0, -1, 2, 0, 1]), [], "label 1 is -1"),
-    (np.array(LABELS), ["num_classes=2"], "label 2 is 2"),
-    (np.array(LABELS), ["num_classes=0"], "label 1 is 1"),
+    (np.array(LABELS), ["num_classes=2"], "label 2 is 2; expected whole numbers, 0 to 1"),
+    (np.array(LABELS), ["num_classes=0"], "label 1 is 1; expected whole numbers, 0 to 0"),
 ]
 
 

@@ -233,7 +233,7 @@ def test_a_set_of_nothing_but_damage_is_an_error_even_with_skip(folder):
 def test_settings_that_cannot_take_effect_are_errors(tmp_path, made):
     with pytest.raises(ValueError, match=r"data.flip=true, but .* no mirrored copies"):
         LatentDataset(numbered_set(tmp_path / "plain", flip=False), flip=True)
-    with pytest.raises(ValueError, match="on_corrupt='ignore' is unknown"):
+    with pytest.raises(ValueError, match="on_corrupt='ignore' is unknown; expected raise or skip"):
         LatentDataset(made, on_corrupt="ignore")
 
 

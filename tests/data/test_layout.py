@@ -22,7 +22,7 @@ def test_channels_last_is_refused(shape):
 
 def test_labels_without_a_number_of_classes_need_only_be_whole_and_not_negative():
     assert integer_labels(np.array([7.0, 1000.0]), "labels").tolist() == [7, 1000]
-    with pytest.raises(ValueError, match="label 1 is -2"):
+    with pytest.raises(ValueError, match="label 1 is -2; expected whole numbers, 0 to "):
         integer_labels(np.array([7, -2]), "labels")
 
 

@@ -156,7 +156,7 @@ def test_a_damaged_picture_is_refused_by_name_or_skipped_and_counted(verb, verbs
     (linked / "a" / "2.png").symlink_to("nowhere")
     with pytest.raises(ValueError, match=rf"The image {re.escape(str(linked))}/a/[12]\.png cannot be"):
         verbs[verb](linked, tmp_path / "out", PIXELS[SIXTEEN])
-    with pytest.raises(ValueError, match=r"on_corrupt='ignore' is unknown"):
+    with pytest.raises(ValueError, match=r"on_corrupt='ignore' is unknown; expected raise or skip"):
         verbs[verb](linked, tmp_path / "none", PIXELS[SIXTEEN], "on_corrupt=ignore")
     verbs[verb](linked, tmp_path / "skipped", PIXELS[[0, 3, *SIXTEEN[4:]]], "on_corrupt=skip")
 

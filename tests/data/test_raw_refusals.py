@@ -80,7 +80,7 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(tmp_pat
         ({"num_classes": -1}, "label"),
         ({"name": 3}, "name=3; expected a text"),
         ({"origin": None}, "origin=None; expected a text"),
-        ({"class_names": "abc"}, "class_names is 'abc'"),
+        ({"class_names": "abc"}, "class_names is 'abc'; expected a list"),
         ({"class_names": ["a", 1]}, "expected a list of names"),
         ({"class_names": list("abcd")}, "4 names, for 3 classes"),
     ],

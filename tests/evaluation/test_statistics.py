@@ -74,7 +74,7 @@ def test_a_missing_file_says_how_to_build_one(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"arr_0": np.zeros(3)}, "holds arr_0"),
+        ({"arr_0": np.zeros(3)}, "holds arr_0; expected at least mu and sigma"),
         ({"mu": np.zeros(3)}, "expected at least mu and sigma"),
         ({"mu": np.zeros(3), "sigma": np.eye(4)}, r"mu is \(3,\) and sigma \(4, 4\)"),
         ({"mu": np.zeros((3, 1)), "sigma": np.eye(3)}, r"expected \(D,\) and \(D, D\)"),

@@ -101,7 +101,7 @@ def test_the_curves_are_no_setting_of_the_work_or_of_a_compared_job():
     [
         (f"+expected.curves={CURVE.replace('0.5, 1.0', '1.0, 0.5')}", "expected.curves.fd/1.at=[1.0, 0.5]"),
         (f"+expected.curves={CURVE.replace('1.5', '0.5')}", "expected.curves.fd/1.tolerance=0.5"),
-        ("expected.experiment=foo", "expected.experiment=foo"),
+        ("expected.experiment=foo", "expected.experiment=foo; expected the name of an experiment"),
     ],
 )
 def test_a_malformed_section_is_refused_before_anything_is_made(section, said, tmp_path):

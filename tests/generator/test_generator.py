@@ -63,7 +63,7 @@ def test_samplers_are_the_rule_the_stored_ones_or_the_one_asked_for(model):
 def test_steps_are_1_to_1000(model):
     assert model.states([0], steps=1000).isfinite().all()
     for steps in (0, 1001):
-        with pytest.raises(ValueError, match=f"^steps={steps} is out of range"):
+        with pytest.raises(ValueError, match=f"^steps={steps} is out of range; expected 1 to 1000"):
             model(labels=[0], steps=steps)
     with pytest.raises(ValueError, match="sampler='magic' is unknown"):
         model(labels=[0], sampler="magic")
@@ -74,7 +74,7 @@ def test_steps_are_1_to_1000(model):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"labels": [10]}, r"\[10\] are no classes"),
+        ({"labels": [10]}, r"\[10\] are no classes; expected classes 0 to 9"),
         ({"labels": [0, -1]}, r"\[-1\] are no classes"),
         ({"labels": []}, "no labels"),
         ({"labels": [1.5]}, r"labels\[0\]=1.5; expected a whole number"),
@@ -133,7 +133,7 @@ def test_weights_that_do_not_fit_are_said_to_be_of_the_folder_that_was_read(fini
     stored.weights.pop(next(iter(stored.weights)))
     with pytest.raises(ValueError, match=f"^The model of {finished.folder} does not fit"):
         Generator(stored, "cpu")
-    with pytest.raises(ValueError, match=r"^batch_size=1\.5"):
+    with pytest.raises(ValueError, match=r"^batch_size=1\.5; expected a whole number, 1 or more"):
         Generator.from_pretrained(finished.folder, device="cpu", batch_size=1.5)
 
 
@@ -246,7 +246,7 @@ def test_points_are_no_images(points, tmp_path):
 
 
 def test_a_device_that_is_not_there_is_refused(exported):
-    with pytest.raises(ValueError, match=r"device='tpu' is not at hand"):
+    with pytest.raises(ValueError, match=r"device='tpu' is not at hand; expected auto, .*cpu"):
         Generator.from_pretrained(exported, device="tpu")
 
 

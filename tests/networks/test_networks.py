@@ -198,7 +198,7 @@ def test_sizes_that_do_not_divide_are_refused(input_size, patch, width, heads):
 
 @pytest.mark.parametrize("make", [small_dit, small_mlp, lambda kind: EndEmbedding(8, kind)])
 def test_unknown_end_embedding_is_refused_by_name(make):
-    with pytest.raises(ValueError, match=r"end_embedding='ratio'"):
+    with pytest.raises(ValueError, match=r"end_embedding='ratio' is unknown.*raw, difference"):
         make("ratio")
 
 

@@ -61,6 +61,18 @@ def test_a_preset_gives_every_argument_of_the_constructor_and_no_other(file: Pat
     assert set(settings) == set(inspect.signature(LightningDiT).parameters)
 
 
+def test_every_number_of_a_preset_has_an_origin() -> None:
+    """In its line, or for the numbers of a size in its file's first line."""
+    for line in (PRESET_FILES[0].parent / "shared" / "lightningdit.yaml").read_text().splitlines():
+        assert line.startswith(("#", "_target_")) or "  # " in line
+    sizes = {"patch_size", "hidden_size", "depth", "num_heads"}
+    for file in PRESET_FILES:
+        first, *lines = file.read_text().splitlines()
+        assert first.startswith("#")
+        assert "arXiv:" in first
+        assert {line.split(":")[0] for line in lines if not line.startswith((" ", "defaults"))} == sizes
+
+
 @pytest.mark.parametrize(("name", "millions"), [("b_1", 130), ("xl_1", 675), ("1p0b", 1030), ("1p6b", 1600)])
 def test_a_preset_has_the_published_number_of_parameters(name: str, millions: int) -> None:
     settings = preset(next(file for file in PRESET_FILES if file.stem == f"lightningdit_{name}"))

@@ -60,7 +60,7 @@ def test_samples_for_a_file_that_is_no_picture_are_refused_before_anything_is_lo
     """There is no such checkpoint either; the picture's name is looked at first, and a good one lets it through."""
     settings = [f"checkpoint={tmp_path / 'nowhere'}", "device=cpu"]
     answer = decm("sample", *settings, "out=samples.npz")
-    assert (answer.code, "out=samples.npz" in answer.err) == (2, True)
+    assert (answer.code, "out=samples.npz; expected a picture file" in answer.err) == (2, True)
     answer = decm("sample", *settings, f"out={tmp_path / 'samples.PNG'}")
     assert (answer.code, "nowhere" in answer.err) == (2, True)
 

@@ -129,7 +129,7 @@ def test_other_settings_in_the_folder_of_a_job_are_refused_and_nothing_is_writte
     before = times(folder / "0")
     answer = train(runs, "-m", "seed=7,1", *FAST, f"hydra.sweep.dir={folder}")
     assert answer.code == 2
-    assert "another sweep: its job 0 has seed=0" in answer.err
+    assert "another sweep: its job 0 has seed=0; expected seed=7" in answer.err
     assert times(folder / "0") == before
     assert not (folder / "1" / "results.json").exists()
 

@@ -226,7 +226,7 @@ def test_importances_are_of_finite_figures_alone(tmp_path):
     [
         ("1/results.json", "{", "1/results.json is damaged"),
         ("1/overrides.yaml", "3", "1/overrides.yaml is damaged"),
-        ("sweep.yaml", "jobs: many", "sweep.yaml has jobs='many'"),
+        ("sweep.yaml", "jobs: many", "sweep.yaml has jobs='many'; expected the number"),
         ("sweep.yaml", "[]", "sweep.yaml is damaged"),
         ("sweep.yaml", "jobs: [", "sweep.yaml is damaged"),
     ],

@@ -140,7 +140,7 @@ def test_an_evaluation_is_compared_once_however_many_micro_batches_follow(capsys
     ("changes", "said"),
     [
         ({"at": []}, r"at=\[\]"),
-        ({"at": [0.0, 1.0]}, r"at=\[0.0, 1.0\]"),
+        ({"at": [0.0, 1.0]}, r"at=\[0.0, 1.0\]; expected shares of the run that rise, above 0 and up to 1"),
         ({"at": [0.5, 1.1]}, "at="),
         ({"at": [1.0, 0.5]}, "at="),
         ({"at": [0.5, 0.5]}, "at="),
@@ -148,7 +148,7 @@ def test_an_evaluation_is_compared_once_however_many_micro_batches_follow(capsys
         ({"value": [1.0]}, r"value=\[1.0\]; expected 2 positive numbers"),
         ({"value": [1.0, 0.0]}, "value="),
         ({"value": [1.0, math.nan]}, "value="),
-        ({"tolerance": 0.9}, "tolerance=0.9"),
+        ({"tolerance": 0.9}, "tolerance=0.9; expected a factor of 1 or more"),
         ({"tolerance": math.nan}, "tolerance="),
     ],
 )

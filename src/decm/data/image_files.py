@@ -12,11 +12,8 @@ from pathlib import Path
 from decm.data.index import members, parse_label
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-UNSEEN = (
-    ".",
-    "__MACOSX",
-    "lost+found",
-)  # what names of files and folders begin with that a system left beside the images
+# What names of files and folders begin with that a system left beside the images.
+UNSEEN = (".", "__MACOSX", "lost+found")
 SPLITS = {"train", "training", "val", "valid", "validation", "test"}  # names of folders that are no classes
 LOOKED_AT = 10_000  # files, before a folder counts as one without images
 Place = tuple[int, int]  # device and inode: a folder, by whatever path

@@ -63,8 +63,8 @@ class Manifest:
 
     def identity(self) -> str:
         """What set this is, by name, content and split, for figures to be compared by."""
-        split = ", ".join(f"{key} {value}" for key, value in self.split.items() if isinstance(value, int))
-        return f"{self.name} of content {self.content_hash[:12]} ({split})"
+        split = "".join(f", {key} {value}" for key, value in self.split.items() if isinstance(value, int))
+        return f"{self.name} of content {self.content_hash[:12]}{split}"
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`, whole or not at all."""

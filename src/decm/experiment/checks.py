@@ -83,5 +83,6 @@ def check_num_samples(e: DictConfig, judge: Judge, prefix: str = "evaluation.") 
 
 def _at_least(low: int, settings: dict[str, float]) -> None:
     for key, value in settings.items():
-        if not low <= value < float("inf"):
-            raise ValueError(f"{key}={value}; expected {low} or more.")
+        if not low <= value < float("inf"):  # nor NaN
+            finite = "" if value < low else "a finite number, "
+            raise ValueError(f"{key}={value}; expected {finite}{low} or more.")

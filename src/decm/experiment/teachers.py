@@ -91,8 +91,9 @@ def _from_checkpoint(cfg: DictConfig, path: str, data: Manifest, reused: bool, s
             f"Teacher {path} was trained on other classes: {renamed}. Choose a teacher of these, or make the data set "
             "with class_names in the teacher's order."
         )
-    if other := other_data(checkpoint["manifest"], data):
-        say(f"Teacher {path} was trained on other data: {other}. It is used as it is.")
+    other = other_data(checkpoint["manifest"], data)
+    if other and is_first():
+        print(f"Teacher {path} was trained on other data: {other}. It is used as it is.", flush=True)
     return _guided(cfg, network, weights, path, reused, seconds)
 
 
@@ -109,12 +110,6 @@ def _short(numbers: tuple[tuple[float, ...], ...]) -> str:
     """The first three of each, to three digits."""
     shown = [[f"{n:.3g}" for n in part[:3]] + ["..."] * (len(part) > 3) for part in numbers]
     return ", ".join(f"[{', '.join(part)}]" for part in shown)
-
-
-def say(line: str) -> None:
-    """Print a line, from the first process."""
-    if is_first():
-        print(line, flush=True)
 
 
 def renamed_classes(stored: dict[str, Any], data: Manifest) -> str:

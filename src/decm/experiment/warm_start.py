@@ -5,12 +5,13 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from decm.checkpoints.first_process import is_first
 from decm.checkpoints.folder import candidates
 from decm.checkpoints.names import CHECKPOINTS
 from decm.checkpoints.strict import load_strictly
 from decm.data.manifest import Manifest
 from decm.experiment.build import build_network
-from decm.experiment.teachers import other_data, renamed_classes, say
+from decm.experiment.teachers import other_data, renamed_classes
 from decm.generator.files import Stored, read_stored
 from decm.runs.folders import differences
 
@@ -24,11 +25,13 @@ def check_warm_start(cfg: DictConfig, folder: Path | None) -> None:
 def warm_start(student: nn.Module, cfg: DictConfig, data: Manifest) -> None:
     """Load the weights that `warm_start` names, and print which they are, also where labels mean other classes now."""
     stored = load(student, cfg)
-    before = stored.config["data"]
+    if not is_first():
+        return
+    before, step = stored.config["data"], stored.config["step"]
     renamed, other = renamed_classes(before, data), other_data(before, data)
     classes = f" Its classes were others: {renamed}." if renamed else ""
     on = f"other data, {other}" if other else before["name"]
-    say(f"The student starts from {cfg.warm_start}: step {stored.config['step']}, trained on {on}.{classes}")
+    print(f"The student starts from {cfg.warm_start}: step {step}, trained on {on}.{classes}", flush=True)
 
 
 def load(student: nn.Module, cfg: DictConfig) -> Stored:

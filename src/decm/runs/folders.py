@@ -17,6 +17,7 @@ from decm.runs.run import COMMANDS, DATA
 
 Settings = Callable[[dict[str, Any]], dict[str, Any]]
 CONFIG, RESULTS = "config.yaml", "results.json"
+EARLIER_RESULTS = "results_step{}.json"  # at the end that a run had before it was trained longer
 SHOWN = 5  # differences in a message
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 # What two runs with the same settings may differ in; folders may move, and from a budget max_steps follows.
@@ -180,7 +181,7 @@ def rename_old_results(folder: Path, settings: dict[str, Any]) -> None:
     """Rename the results of a run that is now trained longer, so that it counts as unfinished until it has new ones."""
     before = (read_config(folder) or {}).get("max_steps")
     if before is not None and before != settings["max_steps"] and (folder / RESULTS).is_file():
-        (folder / RESULTS).replace(folder / f"results_step{before}.json")
+        (folder / RESULTS).replace(folder / EARLIER_RESULTS.format(before))
 
 
 def write_config(folder: Path, settings: dict[str, Any]) -> None:
@@ -223,8 +224,8 @@ def planned_results(folder: Path) -> dict[str, Any] | None:
 
     Raises ValueError, by name, if they are damaged.
     """
-    earlier = {int(path.stem.removeprefix("results_step")): path.name for path in folder.glob("results_step*.json")}
-    name = earlier[min(earlier)] if earlier else RESULTS
+    earlier = [path.name for path in folder.glob(EARLIER_RESULTS.format("*"))]
+    name = min(earlier, key=lambda name: (len(name), name), default=RESULTS)  # the fewest steps
     return read_results(folder, name) if (folder / name).is_file() else None
 
 

@@ -30,6 +30,7 @@ from decm.checkpoints.folder import newest
 from decm.checkpoints.names import CHECKPOINTS
 from decm.runs.exits import FAILED, INTERRUPTED, PREEMPTED, JobError
 from decm.runs.folders import (
+    EARLIER_RESULTS,
     RESULTS,
     comparable_settings,
     metric,
@@ -91,7 +92,7 @@ def finished_metric(folder: Path, settings: dict[str, Any]) -> float | None:
     config = read_config(folder)
     if config is None:
         return None
-    own = f"results_step{settings['max_steps']}.json"
+    own = EARLIER_RESULTS.format(settings["max_steps"])
     if (folder / own).is_file():  # it was trained longer since
         config = {**config, "max_steps": settings["max_steps"]}
     else:

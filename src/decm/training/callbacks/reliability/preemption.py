@@ -33,27 +33,24 @@ class PreemptedError(RuntimeError):
         self.requeue = requeue
 
 
-class StopAtOnce:
-    """A signal handler for what a run does after its training: nothing there has to be saved first."""
-
-    def __init__(self) -> None:
-        self.before: dict[int, Any] = {}  # the handlers that it replaces
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        raise PreemptedError(None, signal.Signals(number).name, requeue_by(number, self.before))
-
-
 @contextlib.contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Within it a signal raises PreemptedError; Ctrl-C stays what it is. Outside of the main thread it does nothing."""
-    stop = StopAtOnce()
+    """After the training, where nothing has to be saved first: a signal raises PreemptedError, but for Ctrl-C.
+
+    Outside of the main thread it does nothing.
+    """
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise PreemptedError(None, signal.Signals(number).name, requeue_by(number, before))
+
     if threading.current_thread() is threading.main_thread():
         numbers = [n for n in SIGNALS if n != signal.SIGINT and signal.getsignal(n) is not signal.SIG_IGN]
-        stop.before = {number: signal.signal(number, stop) for number in numbers}
+        before.update({number: signal.signal(number, stop) for number in numbers})
     try:
         yield
     finally:
-        for number, handler in stop.before.items():
+        for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
@@ -91,7 +88,7 @@ class Preemption(DistillationCallback):
             for number in SIGNALS
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN  # nohup's wish holds
         }
-        self._earlier = {n: h.before.get(n) if isinstance(h, StopAtOnce) else h for n, h in self._before.items()}
+        self._earlier = dict(self._before)
 
     def error(self, step: int) -> PreemptedError:
         """What the stopped run raises. A launcher that catches the user signals (submitit) then gets this one."""
