@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from speed.activations import Fit, fit
+from speed.activations import GRID, Fit, fit, measured
 from speed.cases import Case
 
 from decm.experiment.build import build_network
@@ -118,7 +118,8 @@ def measure_fits() -> dict[str, Fit]:
     for name, case in ENGINES.items():
         for precision in PRECISIONS.values():
             key = f"{name}, {precision}"
-            found[key], error = fit(Case(case.what, case.engine, case.compiled, case.checkpointed, precision))
+            there = Case(case.what, case.engine, case.compiled, case.checkpointed, precision)
+            found[key], error = fit(measured(*((there, *size) for size in GRID)))
             print(f"{key}: {found[key]}, largest error {100 * error:.1f}%", flush=True)
     return found
 

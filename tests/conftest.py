@@ -23,6 +23,12 @@ class Finished:
     teacher: Path
     answer: commands.Answer
 
+    def begin(self, folder: Path) -> Path:
+        """`folder` as a root of run folders, with the digit classifier and the teacher."""
+        for name in ("cache", self.teacher.parent.name):
+            shutil.copytree(self.runs / name, folder / name)
+        return folder
+
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):

@@ -54,14 +54,14 @@ def measure(case: Case, width: int, depth: int, rows: int) -> dict[str, int]:
     return {"peak": peak, "total": before - start + peak}
 
 
-def measured(case: Case, *sizes: tuple[int, int, int]) -> list[dict[str, int]]:
-    """The same for each (width, depth, rows), all in one process of its own."""
-    return alone("speed.activations", {"case": asdict(case), "sizes": sizes})["found"]
+def measured(*steps: tuple[Case, int, int, int]) -> list[dict[str, int]]:
+    """The same for each (case, width, depth, rows), all in one process of its own."""
+    return alone("speed.activations", {"steps": [(asdict(case), *size) for case, *size in steps]})["found"]
 
 
-def fit(case: Case, grid: tuple[tuple[int, int, int], ...] = GRID) -> tuple[Fit, float]:
-    """Least squares of relative errors, and the largest of those."""
-    peaks = torch.tensor([found["peak"] for found in measured(case, *grid)], dtype=torch.float64)
+def fit(found: list[dict[str, int]], grid: tuple[tuple[int, int, int], ...] = GRID) -> tuple[Fit, float]:
+    """Least squares of relative errors of what was `found` on the grid of (width, depth, rows); the largest error."""
+    peaks = torch.tensor([one["peak"] for one in found], dtype=torch.float64)
     terms = [(B * TOKENS * w * depth, B * TOKENS * w, depth * w**2) for w, depth, B in grid]
     scaled = torch.tensor(terms, dtype=torch.float64) / peaks[:, None]
     one = torch.ones(len(peaks), 1, dtype=torch.float64)
@@ -71,8 +71,7 @@ def fit(case: Case, grid: tuple[tuple[int, int, int], ...] = GRID) -> tuple[Fit,
 
 def main() -> None:
     question: dict[str, Any] = json.loads(sys.argv[1])
-    case = Case(**question["case"])
-    print(json.dumps({"found": [measure(case, *sizes) for sizes in question["sizes"]]}))
+    print(json.dumps({"found": [measure(Case(**case), *size) for case, *size in question["steps"]]}))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class Work:
         """The loss of optimizer step LATE + k."""
         module, index = self.module, LATE * self.case.batch + k * self.case.batch + torch.arange(self.case.batch)
         drawn = {"x": self.x[k % CYCLE], "y": self.y[k % CYCLE], "index": index}
-        batch = module.on_after_batch_transfer(drawn, 0)
+        batch = module.transfer_batch_to_device(drawn, torch.device(self.device), 0)
         planned = [part.plan(batch, LATE + k, module.recipe.seed, self.case.batch) for part in self.trajectories]
         batch.plan.extend(sub for sub in planned if sub is not None)
         with self.autocast():

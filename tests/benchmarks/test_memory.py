@@ -8,28 +8,37 @@ from speed.cases import Case
 pytestmark = pytest.mark.slow
 SHALLOW, DEEP, WIDTH, ROWS = 2, 8, 192, 4
 GRID = ((128, 2, 6), (128, 6, 4), (256, 2, 3), (256, 4, 2))  # width, depth, rows
+WHOLE = (192, 4, 2)
+ENGINES = ("plain", "dual", "joint")
 
 
-def growth(engine):
-    """Bytes that a step's peak grows by from depth 2 to 8, both measured in a process of their own."""
-    shallow, deep = measured(Case("branch", engine), *((WIDTH, depth, ROWS) for depth in (SHALLOW, DEEP)))
-    return deep["peak"] - shallow["peak"]
+@pytest.fixture(scope="module")
+def bytes_of():
+    """{(case, width, depth, rows): bytes}, all measured in one process."""
+    branches = [(Case("branch", engine), WIDTH, depth, ROWS) for engine in ENGINES for depth in (SHALLOW, DEEP)]
+    tiny = (Case("step", "dual"), 64, 1, 1)  # loads what is loaded at a first step
+    grid = [(Case("branch", "dual"), *size) for size in GRID]
+    steps = [tiny, (Case("step", "dual"), *WHOLE), *grid, *branches]
+    return dict(zip(steps, measured(*steps), strict=True))
 
 
-def test_peak_memory_grows_with_depth_no_faster_than_that_of_a_step_without_tangents():
-    plain, dual, joint = growth("plain"), growth("dual"), growth("joint")
+def test_peak_memory_grows_with_depth_no_faster_than_that_of_a_step_without_tangents(bytes_of):
+    def growth(engine):
+        shallow, deep = (bytes_of[Case("branch", engine), WIDTH, depth, ROWS]["peak"] for depth in (SHALLOW, DEEP))
+        return deep - shallow
+
+    plain, dual, joint = (growth(engine) for engine in ENGINES)
     assert plain > 100e6, "far above the allocator's noise"
     assert dual < 1.15 * plain
     assert joint > 2 * plain, "the control: a tangent that stays in the graph is seen"
 
 
-def test_memory_is_foretold_to_a_tenth():
+def test_memory_is_foretold_to_a_tenth(bytes_of):
     """Activations fitted on steps of one segment; a whole step, three rows of the student a sample, of another size."""
-    width, depth, samples = 192, 4, 2
-    constants, error = fit(Case("branch", "dual"), GRID)
+    width, depth, samples = WHOLE
+    constants, error = fit([bytes_of[Case("branch", "dual"), *size] for size in GRID], GRID)
     assert error < 0.05
-    tiny = (64, 1, 1)  # loads what is loaded at a first step
-    found = measured(Case("step", "dual"), tiny, (width, depth, samples))[-1]
+    found = bytes_of[Case("step", "dual"), *WHOLE]
     activations = constants.peak(3 * samples, width, depth)
     assert activations == pytest.approx(found["peak"], rel=0.1)
     overrides = (*SIZES["XL/1"], f"network.hidden_size={width}", f"network.depth={depth}", "network.num_heads=3")

@@ -14,7 +14,8 @@ from decm.evaluation.classifier import DigitClassifier
 from decm.evaluation.extractors import EXTRACTORS
 from decm.evaluation.features import DigitFeatures
 from decm.evaluation.frechet import fit
-from decm.evaluation.statistics import read_reference
+from decm.evaluation.statistics import read_reference, weights_of
+from decm.evaluation.suite import SuiteJudge
 from decm.experiment.protocols_images import image_statistics
 from decm.networks.autoencoder import Autoencoder
 from decm.report.table import notes
@@ -147,6 +148,21 @@ def test_mistakes_are_sentences(tmp_path, weights):
         build(tmp_path / "a.txt", "data=digits")
     with pytest.raises(HydraException):
         build(out, "feature=inception")
+
+
+def test_statistics_of_other_weights_of_the_same_features_are_refused(tmp_path, weights):
+    of_digits(tmp_path / "a.npz", weights)
+    known, extractor = read_reference(tmp_path / "a.npz"), DigitFeatures.read(weights)
+    known.check_fits(extractor)
+    judge = SuiteJudge([(extractor, known)], to_pixels)
+    assert f"digit_classifier (weights {weights_of(extractor)[:8]}" in judge.reference
+    with torch.no_grad():
+        other = DigitFeatures.read(weights)
+        other.network.head.bias[0] += 1e-3
+    with pytest.raises(ValueError, match="other weights of features=digit_classifier"):
+        known.check_fits(other)
+    del known.provenance["weights"]  # of a file that was made before they were noted
+    known.check_fits(other)
 
 
 def test_a_file_is_overwritten_only_when_asked(tmp_path, weights):

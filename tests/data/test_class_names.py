@@ -93,6 +93,23 @@ def test_a_text_file_names_the_classes_instead(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_the_name_of_a_folder_in_the_line_of_another_is_refused(tmp_path):
+    """The folders' own names in another order would call each class by another's name."""
+    root, names = pictures(tmp_path / "pictures", ["airplane", "cat", "dog"]), tmp_path / "names.txt"
+    for lines in ("dog\ncat\nairplane", "Dog\ncat", "airplane\ndog\ncat"):
+        names.write_text(lines)
+        for words in (
+            ["data", f"images={root}", "size=8"],
+            ["latents", "encode", f"source={root}", f"weights={names}"],
+        ):
+            answer = decm(*words, f"out={tmp_path / 'set'}", f"class_names={names}")
+            assert (answer.code, "is the folder" in answer.err) == (2, True), answer.said
+            assert not (tmp_path / "set").exists()
+    names.write_text("Airplane\ncat\nhound")
+    assert make(root, tmp_path / "set", f"class_names={names}").code == 0
+    assert read_manifest(tmp_path / "set").class_names == ("Airplane", "cat", "hound")
+
+
 def test_sets_of_latents_have_names_too(tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_text("a\nb\nc\n")

@@ -11,15 +11,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def spent(finished, tmp_path_factory):
     """{method: (forward-equivalents, steps, batch size, what was said)} of runs with the same budget."""
-    import shutil
 
     import yaml
 
     found = {}
     for method in ("decm", "fm"):
         runs = tmp_path_factory.mktemp(method)
-        for part in ("cache", "teacher_smoke"):
-            shutil.copytree(finished.runs / part, runs / part)
+        finished.begin(runs)
         answer = train(runs, f"method={method}", f"budget={BUDGET}", "max_steps=3")
         assert answer.code == 0, answer.said
         folder = only(runs / "smoke")

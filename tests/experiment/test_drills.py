@@ -37,11 +37,9 @@ def last_step(runs):
 @pytest.fixture(scope="module")
 def whole(finished, tmp_path_factory):
     """The run of 60 steps that nothing disturbed."""
-    import shutil
 
     root = tmp_path_factory.mktemp("whole")
-    for name in ("cache", "teacher_smoke"):
-        shutil.copytree(finished.runs / name, root / name)
+    finished.begin(root)
     answer = train(root, *LONG)
     assert answer.code == 0, answer.said
     return only(root / "smoke")

@@ -63,8 +63,7 @@ def whole(finished, tmp_path_factory):
     def of(kind):
         if kind not in made:
             runs = tmp_path_factory.mktemp("whole")
-            for name in ("cache", "teacher_smoke"):
-                shutil.copytree(finished.runs / name, runs / name)
+            finished.begin(runs)
             arguments = ["train", *SETTINGS, *TWO.get(kind, []), f"runs={runs}"]
             answer = in_a_process(*arguments, GLOO_SOCKET_IFNAME="lo") if kind in TWO else decm(*arguments)
             assert answer.code == 0, answer.said

@@ -232,7 +232,8 @@ def test_experiments_have_the_papers_numbers():
 
 @pytest.mark.slow
 def test_the_smoke_runs_to_a_table_that_evaluate_reproduces_exactly(tmp_path):
-    answer = decm("train", *SMOKE, f"runs={tmp_path}")
+    """With the small extractor: Inception takes a minute here, and .ci/run runs the smoke with it."""
+    answer = decm("train", *SMOKE, "evaluation.protocol.features=random_small", f"runs={tmp_path}")
     assert answer.code == 0, answer.said
     run = only(tmp_path / "decm_imagenet_smoke")
     found = results(run)

@@ -63,15 +63,8 @@ def alone(finished, tmp_path_factory):
     return evaluation(run)
 
 
-def test_two_processes_of_torchrun_find_the_figures_of_one(finished, alone, tmp_path):
-    run = shutil.copytree(finished.folder, tmp_path / "run")
-    ended(torchrun("evaluate", f"checkpoint={run}", *SETTINGS))
-    assert_same_figures(evaluation(run), alone)
-    assert not (run / "samples_cache").exists()
-
-
-def test_an_evaluation_that_was_killed_goes_on_with_the_batches_it_has(finished, alone, tmp_path):
-    """Rank 1 is killed after rank 0's second batch; torchrun ends rank 0."""
+def test_two_processes_find_the_figures_of_one_also_after_a_kill_with_the_batches_they_have(finished, alone, tmp_path):
+    """Rank 1 is killed after rank 0's second batch; torchrun ends rank 0. The other number of steps is all new."""
     run = shutil.copytree(finished.folder, tmp_path / "run")
     arguments = ["evaluate", f"checkpoint={run}", *SETTINGS]
     process = torchrun(*arguments, before=SLOWLY, PIDS=str(tmp_path))
@@ -87,14 +80,14 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_batches_it_has(finished,
     said = ended(torchrun(*arguments))
     assert f"1 steps: {len(kept)} of 5 batches of process 0 are there already" in said
     assert_same_figures(evaluation(run), alone)
+    assert not (run / "samples_cache").exists()
 
 
 @pytest.fixture(scope="module")
 def pair(finished, tmp_path_factory):
     """The folder of a run that two processes trained and evaluated, its teacher at hand."""
     root = tmp_path_factory.mktemp("pair")
-    for name in ("cache", "teacher_smoke"):
-        shutil.copytree(finished.runs / name, root / name)
+    finished.begin(root)
     (root / "run.py").write_text("from decm.cli.main import main\n\nmain()\n")  # what Lightning starts again
     settings = [
         *(setting for setting in TINY if setting.split("=")[0] not in ("trainer", "evaluation.every")),

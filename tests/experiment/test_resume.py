@@ -25,8 +25,7 @@ def killed_at(runs, experiment, step):
 def whole(finished, tmp_path_factory):
     """The run that nothing interrupted."""
     runs = tmp_path_factory.mktemp("whole")
-    for name in ("cache", "teacher_smoke"):
-        shutil.copytree(finished.runs / name, runs / name)
+    finished.begin(runs)
     answer = train(runs, settings=SETTINGS)
     assert answer.code == 0, answer.said
     return only(runs / "smoke")
@@ -36,8 +35,7 @@ def whole(finished, tmp_path_factory):
 def victim(finished, tmp_path_factory):
     """A root of run folders with a run that was killed while its student trained."""
     runs = tmp_path_factory.mktemp("victim")
-    for name in ("cache", "teacher_smoke"):
-        shutil.copytree(finished.runs / name, runs / name)
+    finished.begin(runs)
     folder = killed_at(runs, "smoke", KILL_AT)
     assert KILL_AT <= last_step(folder) < STEPS - 1
     assert not (folder / "results.json").exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import decm, only, train
+from commands import NO_TEACHER, decm, only, train
 from decm.checkpoints.folder import newest
 from decm.data.manifest import read_manifest
 from decm.runs.folders import read_config
@@ -56,6 +56,34 @@ def test_another_optimizer_trains_with_its_own_arguments(runs):
     assert (stored["_target_"], stored["momentum"], "betas" in stored) == ("torch.optim.SGD", 0.9, False)
     state = torch.load(newest(folder / "checkpoints"), weights_only=True)["optimizer_states"][0]["state"]
     assert set(state[0]) == {"momentum_buffer"}
+
+
+@pytest.mark.parametrize("name", ["RAdam", "NAdam", "Adamax"])
+def test_an_optimizer_that_keeps_its_arguments_is_saved_and_goes_on(cached, name):
+    """Its lists are Python's own, which alone a checkpoint holds."""
+    words = [*NO_TEACHER, *QUICK, "schedule=constant", f"optimizer._target_=torch.optim.{name}"]
+    answer = train(cached, *words)
+    assert answer.code == 0, answer.said
+    folder = only(cached / "smoke")
+    (group,) = torch.load(newest(folder / "checkpoints"), weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert list(group["betas"]) == [0.9, 0.99]
+    answer = train(cached, *words, "max_steps=4", f"resume={folder}")
+    assert "at step 2 of 4" in answer.out, answer.said
+
+
+class Unsaveable(torch.optim.SGD):
+    """Keeps what no checkpoint holds."""
+
+    def __init__(self, params, lr, **ignored):
+        super().__init__(params, lr)
+        self.param_groups[0]["what"] = object()
+
+
+def test_an_optimizer_that_no_checkpoint_can_hold_is_refused_before_anything_is_made(cached, monkeypatch):
+    monkeypatch.setenv("DECM_TRUST", __name__.partition(".")[0])
+    answer = train(cached, *NO_TEACHER, f"optimizer._target_={__name__}.Unsaveable", "~optimizer.betas")
+    assert (answer.code, "param_groups/0/what is of type object" in answer.err) == (2, True), answer.said
+    assert not (cached / "smoke").exists()
 
 
 def pictures(folder, classes, count=4):

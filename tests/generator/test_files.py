@@ -115,8 +115,11 @@ def test_an_id_of_the_hub_is_the_model_that_was_fetched(hub, model):
     assert torch.equal(fetched.states(LABELS), model.states(LABELS))
     with pytest.raises(ValueError, match="'someone/else' does not exist here, and the hub does not give it"):
         Generator.from_pretrained("someone/else")
-    with pytest.raises(ValueError, match=r"nowhere\.ckpt' does not exist"):
-        Generator.from_pretrained("a/b/nowhere.ckpt")
+    for path in ("a/b/nowhere.ckpt", "./nowhere", "../nowhere", ".hidden/nowhere"):
+        with pytest.raises(ValueError, match=r"nowhere(\.ckpt)?' does not exist; expected"):
+            Generator.from_pretrained(path)
+    with pytest.raises(ValueError, match="the hub does not give it"):
+        Generator.from_pretrained("some--one/digits")  # which the hub's own client refuses
 
 
 def test_without_the_hubs_package_the_error_names_the_extra(monkeypatch):

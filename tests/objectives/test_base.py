@@ -18,8 +18,8 @@ def batch():
     return Batch(x, z, random_times(B, 0, 1), random_labels(B), torch.arange(B))
 
 
-def planned(start, end, rows=None):
-    return SubTrajectory("any", FlowMatching(), start, end, count=len(start), rows=rows)
+def planned(start, end, rows=None, at_anchor=False):
+    return SubTrajectory("any", FlowMatching(), start, end, count=len(start), rows=rows, at_anchor=at_anchor)
 
 
 def test_segment_starts_on_the_path_of_its_own_rows(batch):
@@ -34,8 +34,8 @@ def test_segment_starts_on_the_path_of_its_own_rows(batch):
 def test_field_at_the_anchor_is_shared_only_by_segments_that_start_there(batch):
     v, rows = random_states(B, SHAPE, seed=2), torch.tensor([4, 1])
     one = torch.ones_like(batch.t)
-    assert torch.equal(batch.segment(planned(batch.t, one), v).v, v)
-    assert torch.equal(batch.segment(planned(batch.t[rows], one[rows], rows), v).v, v[rows])
+    assert torch.equal(batch.segment(planned(batch.t, one, at_anchor=True), v).v, v)
+    assert torch.equal(batch.segment(planned(batch.t[rows], one[rows], rows, at_anchor=True), v).v, v[rows])
     assert batch.segment(planned(batch.t / 2, batch.t), v).v is None
     assert batch.segment(planned(batch.t[rows] / 2, batch.t[rows], rows), v).v is None
 

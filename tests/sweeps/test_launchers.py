@@ -30,9 +30,10 @@ def children(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
 
 
-@pytest.fixture
-def alone(runs):
+@pytest.fixture(scope="module")
+def alone(finished, tmp_path_factory):
     """{seed: figures} of the same jobs, one after the other in this process."""
+    runs = finished.begin(tmp_path_factory.mktemp("alone"))
     answer = train(runs, "-m", "seed=0,1", *FAST, f"hydra.sweep.dir={runs / 'alone'}")
     assert answer.code == 0, answer.said
     return figures(runs / "alone")

@@ -26,16 +26,18 @@ GUIDANCE = [
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def swept(runs):
-    """(the sweep's folder, what was said); its jobs differ in the teacher's guidance."""
+@pytest.fixture(scope="module")
+def swept(finished, tmp_path_factory):
+    """(the sweep's folder, what was said); its jobs differ in the teacher's guidance. Not to be written to."""
+    runs = finished.begin(tmp_path_factory.mktemp("swept"))
     answer = train(runs, *GUIDANCE)
     assert answer.code == 0, answer.said
     return only(runs / "smoke" / "multirun"), answer
 
 
-def test_each_job_scores_the_teacher_as_it_is_guided_and_trains_nothing(swept, runs):
+def test_each_job_scores_the_teacher_as_it_is_guided_and_trains_nothing(swept):
     folder, answer = swept
+    runs = folder.parents[2]
     jobs = [folder / str(number) for number in range(4)]
     assert "Training" not in answer.out
     assert len(list((runs / "teacher_smoke").iterdir())) == 2  # the run and its lock
@@ -83,14 +85,23 @@ def test_without_a_teacher_or_for_a_dry_run_there_is_nothing_to_score(cached):
 FAST = ["max_steps=2", "evaluation.nfe=[1]"]
 
 
-@pytest.fixture
-def pair(runs):
-    """(the root of runs, the folder) of a sweep over two seeds, the second of which lost its results."""
+@pytest.fixture(scope="module")
+def kept_pair(finished, tmp_path_factory):
+    """(a root of runs with a sweep over two seeds, the second of which lost its results; a copy of it)."""
+    runs = finished.begin(tmp_path_factory.mktemp("pair") / "runs")
     answer = train(runs, "-m", "seed=0,1", *FAST)
     assert answer.code == 0, answer.said
-    folder = only(runs / "smoke" / "multirun")
-    (folder / "1" / "results.json").unlink()
-    return runs, folder
+    (only(runs / "smoke" / "multirun") / "1" / "results.json").unlink()
+    return runs, shutil.copytree(runs, runs.with_name("copy"), symlinks=True)
+
+
+@pytest.fixture
+def pair(kept_pair):
+    """(the root of runs, the folder) of that sweep, as it was, at its own place."""
+    runs, copy = kept_pair
+    shutil.rmtree(runs)
+    shutil.copytree(copy, runs, symlinks=True)
+    return runs, only(runs / "smoke" / "multirun")
 
 
 def times(folder):

@@ -30,9 +30,9 @@ def adamw(parameters):
 class OwnNoise(DistillationModule):
     """The mistake: noise by the position within the rank's batch instead of the sample's index in the run."""
 
-    def on_after_batch_transfer(self, batch, dataloader_idx):
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
         local = {**batch, "index": torch.arange(len(batch["index"]))}
-        drawn = super().on_after_batch_transfer(local, dataloader_idx)
+        drawn = super().transfer_batch_to_device(local, device, dataloader_idx)
         drawn.index = batch["index"]
         return drawn
 

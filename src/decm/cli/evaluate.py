@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from decm.checkpoints.durable import write_text
@@ -20,7 +19,7 @@ from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.stored import StoredEvaluator, forget, stored, write_pictures
-from decm.experiment.build import build_evaluator, build_protocol, segment_names
+from decm.experiment.build import build_evaluator, build_protocol, made, segment_names
 from decm.experiment.checks import check_evaluation, check_num_samples
 from decm.experiment.models import Model, load_model
 from decm.experiment.protocols import EvaluationProtocol
@@ -131,7 +130,7 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
 
 def same_data(run: DictConfig, model: Model) -> Dataset:
     """The run's data set. Raises ValueError unless its content is that which the model was trained on."""
-    dataset: Dataset = instantiate(run.data)
+    dataset: Dataset = made(run.data)
     found, expected = dataset.manifest, model.manifest
     if found.content_hash != expected.content_hash:
         where = f"data.path={run.data.path}" if "path" in run.data else f"The set of {run.data._target_}"

@@ -80,6 +80,7 @@ def encode(cfg: DictConfig) -> None:
     from decm.generator.decode import build_autoencoder
 
     images, _, others = find_images(cfg.source)
+    names = names_from(cfg.class_names, cfg.source)
     first = rank_and_world()[0] == 0
     if others and first:
         print(f"Skipped below {cfg.source}, as no images of a class: {others}.", flush=True)
@@ -118,7 +119,7 @@ def encode(cfg: DictConfig) -> None:
         flip=cfg.flip,
         origin=f"images of {Path(cfg.source).name}, encoded",
         extra=extra,
-        names=names_from(cfg.class_names, cfg.source),
+        names=names,
     )
     _write(Path(cfg.out), plan, source)
 

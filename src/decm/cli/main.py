@@ -49,7 +49,7 @@ FLAGS_WITH_VALUE = (
 IGNORED_WARNINGS = (  # warnings of libraries about themselves, which a user can do nothing about
     ".*torch.jit.script. is deprecated",
     ".isinstance.treespec, LeafSpec.",
-    "You have overridden .on_after_batch_transfer",
+    "You have overridden .transfer_batch_to_device",
     ".*does not have many workers",
     ".*Checkpoint directory .* exists and is not empty",
     "Found .* module.s. in eval mode",

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from decm.evaluation.devices import compute_device, pick_device
 from decm.evaluation.extractors import build_extractor
 from decm.evaluation.progress import progress
 from decm.evaluation.statistics import build_reference, write_reference
+from decm.experiment.build import made
 from decm.experiment.protocols_images import stored_states
 from decm.experiment.scores import code_version
 from decm.generator.decode import build_decoder
@@ -63,7 +63,7 @@ def source(cfg: DictConfig) -> Source:
         return image_batches(files, load, cfg.batch_size), len(files), f"folder {Path(cfg.images).name}"
     if cfg.size:
         raise ValueError("size=... crops the files of images=<folder>; a data set's images have their size already.")
-    return data_images(cfg, instantiate(cfg.data))
+    return data_images(cfg, made(cfg.data))
 
 
 def data_images(cfg: DictConfig, dataset: Any) -> Source:

@@ -9,13 +9,15 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from decm.checkpoints.checksums import weights_digest
 from decm.checkpoints.durable import save_npz, write_whole
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import Moments, is_covariance
@@ -53,6 +55,12 @@ class Reference:
             raise ValueError(
                 f"{self.describe()}: made with features={made_with}, but the samples' are {extractor.name}."
             )
+        here, there = weights_of(extractor), self.provenance.get("weights")
+        if here and there and here != there:
+            raise ValueError(
+                f"{self.describe()}: made with other weights of features={extractor.name} ({there[:8]}, here "
+                f"{here[:8]}). Name the same file of weights, or build the statistics again with this one."
+            )
         for name, (mean, _) in self.moments.items():
             if name in extractor.dims and len(mean) != extractor.dims[name]:
                 raise ValueError(
@@ -67,6 +75,14 @@ class Reference:
                 images = torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2)  # [M, 3, H, W]
             self.features = torch.cat([extractor(part)["pool"].cpu() for part in images.split(batch_size)])
         return self.features
+
+
+@lru_cache(maxsize=4)  # asked at every evaluation in the loop
+def weights_of(extractor: Extractor) -> str:
+    """The hash of an extractor's weights; empty where its figures mean nothing, or it has none."""
+    if extractor.meaningless or not isinstance(extractor, nn.Module):
+        return ""
+    return weights_digest(extractor.state_dict())
 
 
 def _moments(file: Any, path: Path, mean_key: str, cov_key: str) -> tuple[Tensor, Tensor]:
@@ -154,6 +170,7 @@ def build_reference(
         "what": what,
         "count": count,
         "features": extractor.name,
+        "weights": weights_of(extractor),
         "resize": extractor.resize,
         "kept": min(count, keep),
         "meaningless": extractor.meaningless,

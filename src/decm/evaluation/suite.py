@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import FrechetDistance
 from decm.evaluation.scores import NEIGHBORS, FeatureSubset, InceptionScore, kernel_distance, precision_recall
-from decm.evaluation.statistics import KEYS, Reference
+from decm.evaluation.statistics import KEYS, Reference, weights_of
 from decm.flow.randomness import generator
 
 KEEP = 50_000  # 50,000 rows of 2,048 float32: 400 MB
@@ -102,6 +102,13 @@ class MetricSuite:
         return {"kid": kernel_distance(rows, known.to(rows.device))[0], "precision": precision, "recall": recall}
 
 
+def _described(extractor: Extractor) -> str:
+    """An extractor's name, the hash of its weights and its note."""
+    weights = weights_of(extractor)
+    notes = [note for note in (f"weights {weights[:8]}" if weights else "", extractor.note) if note]
+    return f"{extractor.name} ({'; '.join(notes)})" if notes else extractor.name
+
+
 class SuiteJudge:
     """Judges states by `MetricSuite`s (the first one's Frechet distance is `value`); `to_pixels` makes uint8 images.
 
@@ -123,11 +130,7 @@ class SuiteJudge:
             reference.check_fits(extractor)
         self.fewest = NEIGHBORS + 1 if keep else 2
         self.pairs, self.to_pixels, self.batch_size, self.keep, self.device = pairs, to_pixels, batch_size, keep, device
-        parts = [
-            f"{reference.describe()}, features {extractor.name}" + (f" ({extractor.note})" if extractor.note else "")
-            for extractor, reference in pairs
-        ]
-        self.reference = "; ".join(parts)
+        self.reference = "; ".join(f"{of.describe()}, features {_described(extractor)}" for extractor, of in pairs)
 
     def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
         suites = [

@@ -15,16 +15,21 @@ from decm.experiment.protocols import EvaluationProtocol
 from decm.training.callbacks.method.trajectories import Trajectory
 
 
+def made(node: Any, **more: Any) -> Any:
+    """What a node of the configuration names; its arguments are Python's own containers, as a checkpoint holds them."""
+    return instantiate(node, _convert_="all", **more)
+
+
 def build_network(network: Any, seed: int, **overrides: Any) -> nn.Module:
     """The network of a config node, its weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return instantiate(network, **overrides)
+        return made(network, **overrides)
 
 
 def build_dataset(cfg: DictConfig) -> Dataset:
     """The data set; raises ValueError if the network does not fit its manifest."""
-    dataset = instantiate(cfg.data)
+    dataset = made(cfg.data)
     network = build_network(cfg.network, 0) if cfg.network is not None else None
     dataset.manifest.check_fits(network.shape, network.num_classes)  # type: ignore[union-attr]
     return dataset
@@ -34,7 +39,7 @@ def build_trajectories(cfg: DictConfig) -> list[Trajectory]:
     """The trajectory callbacks of the method."""
     if not cfg.method:
         raise ValueError("`method` has no segment. Choose one of conf/method, or add a segment to it.")
-    return [instantiate(node) for node in cfg.method.values()]
+    return [made(node) for node in cfg.method.values()]
 
 
 def segment_names(cfg: DictConfig) -> list[str]:
@@ -44,7 +49,7 @@ def segment_names(cfg: DictConfig) -> list[str]:
 
 def build_protocol(cfg: DictConfig, dataset: Dataset) -> EvaluationProtocol:
     """Judge, painter and exact maps for the data; the reference's name says where samples are of other classes."""
-    protocol: EvaluationProtocol = instantiate(cfg.evaluation.protocol, dataset=dataset, cache=Path(cfg.runs) / "cache")
+    protocol: EvaluationProtocol = made(cfg.evaluation.protocol, dataset=dataset, cache=Path(cfg.runs) / "cache")
     classes, num_samples = dataset.manifest.num_classes, cfg.evaluation.num_samples
     empty = classes - trained_classes(dataset) if classes else 0
     if empty:

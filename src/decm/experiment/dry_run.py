@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from decm.experiment.build import build_network, build_trajectories
+from decm.experiment.build import build_network, build_trajectories, made
 from decm.objectives.base import Segment
 from decm.training.callbacks.method.ema_snapshots import DTYPES
 from decm.training.callbacks.method.trajectories import Trajectory
@@ -58,7 +57,7 @@ def costs(
     """
     x, y = torch.zeros(ROWS, 1, 1, 1), torch.zeros(ROWS, dtype=torch.int64)
     start, end = trajectory.ends(t, torch.arange(ROWS), step, 0)
-    v = torch.zeros_like(x) if known or torch.equal(start, t) else None
+    v = torch.zeros_like(x) if known or start is t else None
     looked = CountingField(1, 0, 1)
 
     def student(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
@@ -78,7 +77,7 @@ def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
     g, share = cfg.teacher.guidance, float(cfg.teacher.kind in NETWORK_TEACHERS)
     field = CountingField(g.scale, g.low, g.high)
     t = (torch.arange(ROWS) + 0.5) / ROWS
-    t = instantiate(cfg.times)(t) if cfg.times else t
+    t = made(cfg.times)(t) if cfg.times else t
     field(t, t, t)
     total = cfg.max_steps * cfg.batch_size * field.rows * share / ROWS
     again = cfg.trainer.activation_checkpointing

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
@@ -19,7 +18,7 @@ from decm.checkpoints.names import CHECKPOINTS
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
-from decm.experiment.build import build_network
+from decm.experiment.build import build_network, made
 from decm.experiment.callbacks import build_callbacks, machine
 from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.resume import resume_point, teacher_facts
@@ -69,14 +68,13 @@ def build_module(
         initialize_student(student, source, cfg)
     elif fresh:
         warm_start(student, cfg, data)
-    times = instantiate(cfg.times) if cfg.times else None
     recipe = Recipe(
         seed=cfg.seed + rollbacks * SEED_STRIDE,
         batch_size=cfg.batch_size,
-        optimizer=instantiate(cfg.optimizer),
-        schedule=instantiate(cfg.schedule),
+        optimizer=made(cfg.optimizer),
+        schedule=made(cfg.schedule),
         label_drop=cfg.label_drop,
-        times=times,
+        times=made(cfg.times) if cfg.times else None,
         jvp=cfg.jvp,
         fused=cfg.fused,
     )

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
+from decm.checkpoints.checksums import digest
 from decm.checkpoints.first_process import is_first
 from decm.data.loader import Dataset, micro_batch_size
-from decm.experiment.build import build_dataset, build_network, build_protocol, build_trajectories
+from decm.experiment.build import build_dataset, build_network, build_protocol, build_trajectories, made
 from decm.experiment.callbacks import build_callbacks, machine
 from decm.experiment.checks import check_num_samples, check_settings
 from decm.experiment.dry_run import needs_no_teacher
@@ -100,7 +100,7 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
 def check_parts(cfg: DictConfig) -> None:
     """Raise ValueError for an optimizer, schedule, method or machine that is invalid, without building a network."""
     if cfg.times:
-        instantiate(cfg.times)(torch.full((1,), 0.5))
+        made(cfg.times)(torch.full((1,), 0.5))
     trainer = Trainer(
         **machine(cfg),
         max_steps=1,
@@ -127,21 +127,23 @@ def check_parts(cfg: DictConfig) -> None:
 def check_made(cfg: DictConfig, key: str, use: Callable[[Any], Any]) -> None:
     """Raise ValueError where what a setting names cannot be made, or not be used as `use` does."""
     try:
-        use(instantiate(cfg[key]))
-    except (InstantiationException, TypeError, AssertionError, RuntimeError) as error:
+        use(made(cfg[key]))
+    except (InstantiationException, ValueError, TypeError, AssertionError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{key}._target_={cfg[key]._target_} cannot be used with these settings: {why}") from None
 
 
 def one_step(make: Callable[[Any], torch.optim.Optimizer], device: torch.device) -> None:
-    """A step of an optimizer on one parameter; some refuse their settings only there."""
+    """A step of an optimizer on one parameter; some refuse their settings only there, or cannot be saved after it."""
     parameter = torch.nn.Parameter(torch.ones(1, device=device))
 
     def loss() -> float:
         parameter.square().sum().backward()
         return 1.0
 
-    make([parameter]).step(loss)
+    optimizer = make([parameter])
+    optimizer.step(loss)
+    digest(optimizer.state_dict())
 
 
 def check_own_network(cfg: DictConfig, dataset: Dataset) -> None:

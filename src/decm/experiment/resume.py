@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from decm.checkpoints.checksums import weights_digest
 from decm.checkpoints.files import read_metadata
 from decm.checkpoints.first_process import is_first
 from decm.checkpoints.folder import newest_valid
+from decm.experiment.build import made
 from decm.experiment.teachers import TeacherBundle
 from decm.runs.contents import kept_contents
 from decm.runs.folders import CONFIG, other_settings, read_config, shortened, unfinished, unfinished_folders
@@ -66,7 +66,7 @@ def check_same_training(cfg: DictConfig, folder: Path) -> None:
             f"resume={folder} cannot go on from max_steps={before} to {steps}: its steps were trained with other "
             f"values of {names}, which follow max_steps (schedule={schedule}). {advice}"
         )
-    rate = instantiate(cfg.schedule)
+    rate = made(cfg.schedule)
     if rate(before) == rate(steps - 1) == 0:
         raise ValueError(
             f"resume={folder} cannot go on from max_steps={before} to {steps}, since the learning rate of "

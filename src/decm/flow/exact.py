@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from decm.flow.path import expand
+from decm.flow.path import expand, moved
 
 
 class GaussianFlow:
@@ -23,7 +23,7 @@ class GaussianFlow:
 
     def velocity(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """v(x, t), [B, ...]."""
-        t = expand(t, x)
+        t = expand(moved(t, x.device), x)
         return self.mean + (t * self.sigma**2 - (1 - t)) / self._variance(t) * (x - t * self.mean)
 
     def flow_map(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor | None = None) -> Tensor:
@@ -54,7 +54,7 @@ class MixtureFlow:
 
     def velocity(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """v(x, t), [B, D, 1, 1]."""
-        point, time = x.flatten(1), t.reshape(-1, 1).to(x.dtype)  # [B, D], [B, 1]
+        point, time = x.flatten(1), moved(t, x.device).reshape(-1, 1).to(x.dtype)  # [B, D], [B, 1]
         means = self.means.to(x)
         variance = (1 - time) ** 2 + (time * self.sigma) ** 2  # [B, 1]
         offset = point[:, None] - time[:, None] * means  # [B, K, D]

@@ -8,12 +8,20 @@
 MeanFlow and EDM count the other way (data at 0).
 """
 
+import torch
 from torch import Tensor
 
 
 def expand(t: Tensor, x: Tensor) -> Tensor:
     """Times [B] as [B, 1, ...], to broadcast against the states x [B, ...]."""
     return t.reshape(t.shape[0], *(1,) * (x.ndim - 1))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`; on CUDA without waiting for what the device does."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return (tensor.pin_memory() if torch.cuda.is_available() else tensor).to(device, non_blocking=True)
 
 
 def interpolate(x: Tensor, z: Tensor, t: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from decm.flow.derivative import Network
-from decm.flow.path import expand
+from decm.flow.path import expand, moved
 
-Field = Callable[[Tensor, Tensor, Tensor], Tensor]
+Field = Callable[[Tensor, Tensor, Tensor], Tensor]  # its times may be on the CPU, whatever the states' device
 
 
 class GuidedVelocity:
@@ -19,6 +19,7 @@ class GuidedVelocity:
     `eta_rms` is eta per dimension, eta = eta_rms sqrt(D), so that it carries over between resolutions; None switches
     normalization off. `null` is the label without a class. The teacher is called once, as net(x, t, t, y), for the
     conditional and the unconditional velocity together; the latter is computed for the rows in the interval alone.
+    Which rows these are is decided where the times are: for times on the CPU the host does not wait for the device.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class GuidedVelocity:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """The guided velocity [B, ...] at states x [B, ...], times t [B], labels y [B]."""
+        """The guided velocity [B, ...] at states x [B, ...], times t [B] (there, or on the CPU), labels y [B]."""
+        inside = ((t >= self.low) & (t <= self.high)).nonzero().flatten()
+        t = moved(t, x.device)
         if self.scale == 1:
             return self.net(x, t, t, y)
-        inside = ((t >= self.low) & (t <= self.high)).nonzero().flatten()
+        inside = moved(inside, x.device)
         times = torch.cat([t, t[inside]])
         labels = torch.cat([y, torch.full_like(y[inside], self.null)])
         both = self.net(torch.cat([x, x[inside]]), times, times, labels)

@@ -30,7 +30,7 @@ from decm.generator.networks import check_targets
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 SCHEMA = 1  # of config.json
 EXPECTED = "a run folder, a .ckpt, a file of `decm consolidate`, a folder of `decm export`, or <org>/<name> of the hub"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 KEYS: dict[str, type | tuple[type, ...]] = {
     "network": dict,
     "data": dict,
@@ -89,7 +89,7 @@ def from_hub(name: str, revision: str | None) -> Path:
         ) from error
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=[WEIGHTS, CONFIG, CARD]))
-    except OSError as error:  # the hub's own errors are such
+    except (OSError, ValueError) as error:  # the hub's own errors are such
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{name!r} does not exist here, and the hub does not give it ({reason}).") from error
 

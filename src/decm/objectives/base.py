@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from decm.flow.derivative import Network, Tangents
-from decm.flow.path import interpolate
+from decm.flow.path import interpolate, moved
 from decm.flow.velocity import Field
 
 
@@ -39,6 +39,7 @@ def missing_network(*args: Tensor) -> Tensor:
 class Segment:
     """The rows of a planned law: states x at times `start`, to be carried to times `end`.
 
+    `cpu_start` and `cpu_end` are the same times on the CPU: a field that decides by them need not wait for the device.
     `progress` is how far the law's own schedule has come, 0 to 1. `student` and `average` are the student as it is and
     its EMA, as F(x, t, s, y) without gradient: for discrete laws, whose target lies in them.
     """
@@ -51,12 +52,18 @@ class Segment:
     v: Tensor | None = None  # the field at (x, start) if it is known already
     student: Network = missing_network
     average: Network = missing_network
+    cpu_start: Tensor | None = None
+    cpu_end: Tensor | None = None
 
     def velocity(self, field: Field) -> Tensor:
         """v(x, start), evaluated at most once, and only if an objective asks for it."""
         if self.v is None:
-            self.v = field(self.x, self.start, self.y)
+            self.v = field(self.x, self.start if self.cpu_start is None else self.cpu_start, self.y)
         return self.v
+
+    def velocity_at_end(self, x: Tensor, field: Field) -> Tensor:
+        """v(x, end) at other states [b, ...]."""
+        return field(x, self.end if self.cpu_end is None else self.cpu_end, self.y)
 
     def along_the_flow(self, v: Tensor) -> Rows:
         """Rows for F(x, start, end) with dF along (v, 1, 0): how F changes where (x, start) moves with the flow."""
@@ -91,6 +98,7 @@ class SubTrajectory:
 
     `rows` selects anchor rows (None: all of them); `count` is the number of such rows in the *global* batch of the
     optimizer step, so that the mean does not depend on how the batch is split. `start` and `end` are times [b].
+    All of them are on the CPU. `at_anchor` says that the segment starts at the anchor's own time.
     """
 
     name: str
@@ -101,20 +109,22 @@ class SubTrajectory:
     rows: Tensor | None = None
     weight: float = 1.0
     progress: float = 1.0  # of the law's own schedule
+    at_anchor: bool = False
 
 
 @dataclass
 class Batch:
     """The anchor: data x, noise z, times t, labels y, the samples' indices in the run's order, and the plan.
 
+    Times and indices stay on the CPU, where they are drawn and planned with.
     A segment that acts at this step is `due` also where none of its rows is in this part of the global batch.
     """
 
     x: Tensor  # [B, ...]
     z: Tensor  # [B, ...]
-    t: Tensor  # [B]
+    t: Tensor  # [B], on the CPU
     y: Tensor  # [B]
-    index: Tensor  # [B]
+    index: Tensor  # [B], on the CPU
     plan: list[SubTrajectory] = field(default_factory=list)
     due: list[str] = field(default_factory=list)  # names of this step's segments, on every rank the same
 
@@ -127,7 +137,16 @@ class Batch:
         """The rows of a planned segment. `v` [B, ...] is the field at the anchor, shared by the segments that start
         there; with `shared_everywhere` (the conditional velocity x - z) it holds on the whole path.
         """
-        pick = slice(None) if sub.rows is None else sub.rows
-        x = interpolate(self.x[pick], self.z[pick], sub.start)
-        known = shared_everywhere or torch.equal(sub.start, self.t[pick])
-        return Segment(x, sub.start, sub.end, self.y[pick], sub.progress, v[pick] if known else None)
+        device = self.x.device
+        pick = slice(None) if sub.rows is None else moved(sub.rows, device)
+        start, end = moved(sub.start, device), moved(sub.end, device)
+        return Segment(
+            x=interpolate(self.x[pick], self.z[pick], start),
+            start=start,
+            end=end,
+            y=self.y[pick],
+            progress=sub.progress,
+            v=v[pick] if shared_everywhere or sub.at_anchor else None,
+            cpu_start=sub.start,
+            cpu_end=sub.end,
+        )

@@ -43,7 +43,7 @@ class NoiseToNoisy:
         if self.start:
             g = g - self.start * segment.velocity(field)
         if self.end:
-            g = g - self.end * field(segment.x + span * F, segment.end, segment.y)
+            g = g - self.end * segment.velocity_at_end(segment.x + span * F, field)
         return Aim(F - (g if self.clamp is None else g.clamp(-self.clamp, self.clamp)), g)
 
     def measure(self, segment: Segment, F: Tensor, aim: Aim) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from decm.flow.flow_map import FlowMap
-from decm.flow.path import conditional_velocity, interpolate
+from decm.flow.path import conditional_velocity, interpolate, moved
 from decm.flow.randomness import normal, uniform
 from decm.flow.times import stratified_times
 from decm.flow.velocity import Field, GuidedVelocity
@@ -126,17 +126,20 @@ class DistillationModule(LightningModule):
             self.teacher_calls.net = self.teacher
         return self.teacher
 
-    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
-        """Draw the anchor: noise z, time t and label drop of each sample, from its index in the run."""
-        x, y, index = batch["x"], batch["y"], batch["index"].cpu()
+    def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> Batch:
+        """Draw the anchor: noise z, time t and label drop of each sample, from its index in the run.
+
+        Times and indices stay on the CPU; the host waits for no copy.
+        """
+        x, y, index = batch["x"], batch["y"], batch["index"]
         recipe = self.recipe
         z = normal(recipe.seed, "noise", index, x.shape[1:]).to(x)
         t = stratified_times(recipe.seed, index, recipe.batch_size)
-        t = (recipe.times(t) if recipe.times else t).to(x.device)
+        t = recipe.times(t) if recipe.times else t
         if recipe.label_drop:
-            dropped = uniform(recipe.seed, "label_drop", index).to(x.device) < recipe.label_drop
+            dropped = uniform(recipe.seed, "label_drop", index) < recipe.label_drop
             y = torch.where(dropped, int(self.student.num_classes), y)  # type: ignore[arg-type]
-        return Batch(x, z, t, y, batch["index"])
+        return Batch(moved(x, device), moved(z, device), t, moved(y, device), index)
 
     def request_stop(self) -> None:
         """Ask all ranks to end the run after this optimizer step; `step.stop_agreed` says that they know."""
@@ -148,7 +151,7 @@ class DistillationModule(LightningModule):
             raise ValueError("No segment was planned for this step: `method` has no entry that acts at every step.")
         self.teacher_calls.rows = 0  # previews and evaluations call it too
         if self.has_teacher:
-            v = self.field(interpolate(batch.x, batch.z, batch.t), batch.t, batch.y)
+            v = self.field(interpolate(batch.x, batch.z, moved(batch.t, batch.x.device)), batch.t, batch.y)
         else:
             v = conditional_velocity(batch.x, batch.z)
         segments = [batch.segment(sub, v, shared_everywhere=not self.has_teacher) for sub in batch.plan]

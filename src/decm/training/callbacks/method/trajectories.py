@@ -104,7 +104,8 @@ class Trajectory(DistillationCallback):
         if rows is not None and not len(rows):
             return None
         pick = slice(None) if rows is None else rows
-        start, end = self.ends(batch.t[pick], batch.index[pick], step, seed)
+        t = batch.t[pick]
+        start, end = self.ends(t, batch.index[pick], step, seed)
         weight = self.weight * linear_ramp(step, self.weight_ramp_steps)
         return SubTrajectory(
             name=self.name,
@@ -115,6 +116,7 @@ class Trajectory(DistillationCallback):
             rows=rows,
             weight=weight,
             progress=self.progress(step),
+            at_anchor=start is t,
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
