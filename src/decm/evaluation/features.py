@@ -40,6 +40,8 @@ class Extractor(Protocol):
 
     def to(self, device: torch.device | str) -> Self: ...
 
+    def __hash__(self) -> int: ...
+
 
 def check_images(images: Tensor) -> Tensor:
     """uint8 [N, 3, H, W]; gray images are repeated. Raises ValueError for another type or shape."""
