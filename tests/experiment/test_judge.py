@@ -57,7 +57,7 @@ def test_a_classifier_that_learns_nothing_says_so_before_the_training(tmp_path):
     answer = train(tmp_path / "runs", *settings)
     assert answer.code == 0, answer.said
     assert answer.out.count("say little") == 2  # at the beginning, and below the table
-    assert answer.out.index("say little") < answer.out.index("step 1/2")
+    assert answer.out.index("say little") < answer.out.index("step 2/2")
 
 
 @pytest.mark.parametrize("classes", [0, 1])

@@ -5,6 +5,8 @@ import re
 
 import pytest
 import torch
+import yaml
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -189,3 +191,12 @@ def test_an_unknown_option_fails_with_the_options_that_there_are(group, option):
     assert answer.code == 2
     assert f"Could not find '{group}/{option}'" in answer.err
     assert all(name in answer.err for name in GROUPS[group])
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")))
+def test_every_setting_of_a_kept_sweep_is_one_that_there_is(name):
+    swept = yaml.safe_load((ROOT / "conf" / "sweep" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    cfg = compose("train", ["experiment=decm_digits", f"sweep={name}"])
+    assert all(key.rpartition(".")[2] in OmegaConf.select(cfg, key.rpartition(".")[0]) for key in swept)
+    with pytest.raises(ConfigCompositionException):
+        compose("train", ["experiment=decm_digits", f"sweep={name}", f"{next(iter(swept))}x=1"])

@@ -6,12 +6,9 @@ import shutil
 import pytest
 import submitit
 import yaml
-from hydra.errors import ConfigCompositionException
-from omegaconf import OmegaConf
 
-from commands import NO_TEACHER, ROOT, TINY, decm, only, results, train
+from commands import NO_TEACHER, TINY, decm, only, results, train
 from decm.runs.exits import JobError
-from decm.settings.composition import compose
 from decm.sweeps import job as sweep_job
 from decm.sweeps import submitit_jobs as sweep_submitit
 from decm.sweeps.table import report
@@ -259,12 +256,3 @@ def test_slurm_must_know_how_many_tasks_a_job_has(cached):
     answer = train(cached, "-m", "seed=0,1", "launcher=slurm", "trainer=ddp")
     assert answer.code == 2
     assert "trainer.devices=auto, expected a number" in answer.err
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "sweep").glob("*.yaml")))
-def test_every_setting_of_a_kept_sweep_is_one_that_there_is(name):
-    swept = yaml.safe_load((ROOT / "conf" / "sweep" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
-    cfg = compose("train", ["experiment=decm_digits", f"sweep={name}"])
-    assert all(key.rpartition(".")[2] in OmegaConf.select(cfg, key.rpartition(".")[0]) for key in swept)
-    with pytest.raises(ConfigCompositionException):
-        compose("train", ["experiment=decm_digits", f"sweep={name}", f"{next(iter(swept))}x=1"])

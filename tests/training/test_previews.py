@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.progress import Job
 from decm.flow.flow_map import FlowMap
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
 from decm.training.callbacks.evaluation.speed import PlainProgress, Speed
@@ -62,7 +63,14 @@ def run(tmp_path_factory):
     module = tiny_module()
     painter, callback = previews(folder, teacher=FlowMap(module.teacher))
     evaluate = Evaluate(2, NFES, 10, evaluator(), None, SEGMENTS)
-    callbacks = [*all_segments(), EMA(), Speed(GLOBAL_BATCH), callback, evaluate, PlainProgress("tiny")]
+    callbacks = [
+        *all_segments(),
+        EMA(),
+        Speed(GLOBAL_BATCH),
+        callback,
+        evaluate,
+        PlainProgress(Job("tiny", {}), "training"),
+    ]
     fit(
         module,
         callbacks,
@@ -143,12 +151,16 @@ def test_losses_and_throughput_are_logged_under_their_names(run):
     assert any(float(line["speed/samples_per_s"] or 0) > 0 for line in logged)
 
 
-def test_progress_names_the_run_the_step_and_the_losses(capsys):
-    fit(tiny_module(), [*all_segments(), PlainProgress("tiny")], 2)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny  step")]
-    assert len(said) == 2
-    assert "step 2/2" in said[1]
-    assert "consistency 0." in said[1]
+def test_progress_names_the_run_the_step_and_the_losses_and_not_at_every_step(capsys):
+    fit(
+        tiny_module(),
+        [*all_segments(), PlainProgress(Job("tiny", {"training": 3.0, "evaluation": 1.0}), "training")],
+        5,
+    )
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny  ")]
+    assert said.startswith("tiny  training 100%  job 75%, ")
+    assert "step 5/5" in said
+    assert "consistency 0." in said
 
 
 def test_seconds_of_training_are_kept_over_a_resume():

@@ -17,6 +17,7 @@ from decm.checkpoints.names import CHECKPOINTS
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
 from decm.evaluation.devices import pick_device
+from decm.evaluation.progress import Job
 from decm.experiment.build import build_evaluator, build_trajectories, segment_names
 from decm.experiment.expected import build_expected
 from decm.experiment.protocols import EvaluationProtocol
@@ -82,6 +83,11 @@ def machine(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
+def build_progress(job: Job, stage: str) -> Callback:
+    """A bar on a terminal, and lines about the whole job elsewhere."""
+    return RichProgressBar() if sys.stdout.isatty() else PlainProgress(job, stage)
+
+
 def build_callbacks(
     cfg: DictConfig,
     settings: dict[str, Any],
@@ -91,12 +97,11 @@ def build_callbacks(
     protocol: EvaluationProtocol | None,
     teacher: dict[str, str | None],
 ) -> list[Callback]:
-    """Trajectories, EMA, progress, guards and checkpoints; with a protocol the previews and evaluation in the loop."""
+    """Trajectories, EMA, guards and checkpoints; with a protocol the previews and evaluation in the loop."""
     callbacks: list[Callback] = [
         *build_trajectories(cfg),
         EMA(cfg.ema.kind, cfg.ema.decay, cfg.ema.sigma_rel),
         Speed(cfg.batch_size),
-        RichProgressBar() if sys.stdout.isatty() else PlainProgress(cfg.name),
         ConfigInCheckpoint(settings, teacher, dataset.manifest),
         Guard(folder, cfg.guard.patience, cfg.guard.spike),
         Preemption(folder),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -89,6 +90,25 @@ def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
         rows = -(-cfg.max_steps // trajectory.every) * max(1, round(cfg.batch_size * trajectory.fraction))
         total += rows * per_row
     return total
+
+
+def training_cost(cfg: DictConfig) -> float:
+    """About the same, for a run's progress, without building its network; also for objectives that take no zeros."""
+    try:
+        return forward_equivalents(cfg, get_object(cfg.network._target_))
+    except Exception:  # of somebody's own objective: a run must not fail for its progress
+        return 10.0 * cfg.max_steps * cfg.batch_size
+
+
+def teacher_rows(cfg: DictConfig) -> int:
+    """Rows that go through a network for one call of the teacher."""
+    return (1 + (cfg.teacher.guidance.scale != 1)) * (cfg.teacher.kind in NETWORK_TEACHERS)
+
+
+def evaluation_rows(cfg: DictConfig) -> float:
+    """Rows that go through a network while student and teacher are evaluated at the end of a run."""
+    e = cfg.evaluation
+    return float(e.num_samples * sum(e.nfe) * (cfg.distill + teacher_rows(cfg)))
 
 
 def describe(cfg: DictConfig) -> list[str]:

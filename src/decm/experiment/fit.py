@@ -18,8 +18,9 @@ from decm.checkpoints.names import CHECKPOINTS
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
+from decm.evaluation.progress import TRAINING, Job
 from decm.experiment.build import build_network, made
-from decm.experiment.callbacks import build_callbacks, machine
+from decm.experiment.callbacks import build_callbacks, build_progress, machine
 from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.resume import resume_point, teacher_facts
 from decm.experiment.teachers import TeacherBundle, initialize_student
@@ -95,8 +96,9 @@ def fit(
     source: TeacherBundle,
     protocol: EvaluationProtocol | None = None,
     group: str | None = None,
+    told: tuple[Job, str] | None = None,
 ) -> Fitted:
-    """Train until max_steps, from the newest valid checkpoint of the folder if there is one.
+    """Train until max_steps, from the newest valid checkpoint of the folder; `told` is a job and this stage of it.
 
     After too many bad steps in a row the run goes back to the last checkpoint, with a new data seed. Raises
     NonFiniteLossError after `guard.rollbacks` rollbacks, and PreemptedError if it was asked to stop.
@@ -113,6 +115,7 @@ def fit(
             callbacks = build_callbacks(
                 cfg, settings, folder=folder, dataset=dataset, source=source, protocol=protocol, teacher=teacher
             )
+            callbacks.insert(0, build_progress(*(told or (Job(cfg.name, {}), TRAINING))))
             try:
                 trainer = train(
                     cfg, folder, dataset=dataset, module=module, callbacks=callbacks, loggers=loggers, resumed=resumed

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from decm.checkpoints.first_process import is_first
 from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device, rank_and_world
 from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.progress import EVALUATION, TEACHER, TRAINING, Job
 from decm.evaluation.stored import forget, stored
 from decm.experiment.build import build_dataset, build_evaluator, segment_names
+from decm.experiment.dry_run import evaluation_rows, training_cost
 from decm.experiment.fit import Fitted, fit, quiet
 from decm.experiment.prepare import Prepared, check_writable, prepare
 from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import code_version, costs, figures, score_models
-from decm.experiment.teachers import TeacherBundle, load_or_train_teacher
+from decm.experiment.teachers import TeacherBundle, load_or_train_teacher, matching_teachers, teacher_config
 from decm.flow.exact import MixtureFlow
 from decm.flow.flow_map import FlowMap
 from decm.report.pictures import samples_by_seed
@@ -27,6 +30,7 @@ from decm.report.runs import try_page
 from decm.report.table import markdown, show
 from decm.runs.contents import by_content
 from decm.runs.folders import (
+    RESULTS,
     append_command,
     comparable_settings,
     metric,
@@ -70,17 +74,30 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
     dataset, protocol = prepared.dataset, prepared.protocol
     if is_first():
         save_data_metadata(folder, dataset.manifest.metadata())
-    source = prepared.source or load_or_train_teacher(cfg, dataset, fit_teacher)
+    job = Job(cfg.name, stages(cfg, prepared.source is None))
+    source = prepared.source or load_or_train_teacher(cfg, dataset, partial(fit_teacher, job=job))
     if not cfg.distill:
         with stopping_at_once():
-            return score_teacher(cfg, folder, dataset, protocol, source)
-    fitted = fit(cfg, folder, dataset, source, protocol, group)
+            return score_teacher(cfg, folder, dataset, protocol, source, job)
+    fitted = fit(cfg, folder, dataset, source, protocol, group, (job, TRAINING))
     with stopping_at_once():
-        return finish_run(cfg, folder, prepared, source, fitted)
+        return finish_run(cfg, folder, prepared, source, fitted, job)
+
+
+def stages(cfg: DictConfig, no_teacher_yet: bool) -> dict[str, float]:
+    """The stages of a run with their costs in forward-equivalents, as far as they are not done already."""
+    costs = {}
+    if no_teacher_yet:
+        teacher = teacher_config(cfg)
+        if not any((folder / RESULTS).is_file() for folder in matching_teachers(plain(teacher))):
+            costs[TEACHER] = training_cost(teacher)
+    if cfg.distill:
+        costs[TRAINING] = training_cost(cfg)
+    return {**costs, EVALUATION: evaluation_rows(cfg)}
 
 
 def finish_run(
-    cfg: DictConfig, folder: Path, prepared: Prepared, source: TeacherBundle, fitted: Fitted
+    cfg: DictConfig, folder: Path, prepared: Prepared, source: TeacherBundle, fitted: Fitted, job: Job
 ) -> float | None:
     """Evaluate what was trained, and write results, table and pictures; see `run`."""
     dataset, protocol = prepared.dataset, prepared.protocol
@@ -88,7 +105,7 @@ def finish_run(
         began = time.perf_counter()
         evaluator = final_evaluator(cfg, folder, dataset, protocol, fitted.device)
         fitted.module.to(evaluator.device).eval()
-        results = score_models(cfg, evaluator, protocol, fitted.module.ema_map, source.flow_map)
+        results = score_models(cfg, evaluator, protocol, fitted.module.ema_map, source.flow_map, job)
         seconds = time.perf_counter() - began
         pictures = draw(cfg, folder, evaluator, protocol, fitted.module.ema_map, source.flow_map)
         if results is None:
@@ -111,7 +128,7 @@ def finish_run(
 
 
 def score_teacher(
-    cfg: DictConfig, folder: Path, dataset: Dataset, protocol: EvaluationProtocol, source: TeacherBundle
+    cfg: DictConfig, folder: Path, dataset: Dataset, protocol: EvaluationProtocol, source: TeacherBundle, job: Job
 ) -> float | None:
     """`distill=false`: score the teacher alone, as guided by these settings; returns its metric at its most steps."""
     assert source.teacher is not None  # by check_settings
@@ -119,7 +136,7 @@ def score_teacher(
     evaluator = final_evaluator(cfg, folder, dataset, protocol, pick_device(cfg.trainer.accelerator))
     if source.teacher.network is not None:
         source.teacher.network.to(evaluator.device)
-    results = score_models(cfg, evaluator, protocol, None, source.flow_map)
+    results = score_models(cfg, evaluator, protocol, None, source.flow_map, job)
     seconds = time.perf_counter() - began
     draw(cfg, folder, evaluator, protocol, None, source.flow_map)
     if results is None:
@@ -145,10 +162,11 @@ def final_evaluator(
     return stored(evaluator, folder, {"settings": comparable_settings(by_content(settings)), "code": code_version()})
 
 
-def fit_teacher(cfg: DictConfig, folder: Path) -> None:
+def fit_teacher(cfg: DictConfig, folder: Path, job: Job) -> None:
     """Train a teacher in `folder`, without an evaluation of its own: the student's table has the teacher's rows."""
     dataset = build_dataset(cfg)
-    fitted = fit(cfg, folder, dataset, load_or_train_teacher(cfg, dataset, fit_teacher))
+    source = load_or_train_teacher(cfg, dataset, partial(fit_teacher, job=job))
+    fitted = fit(cfg, folder, dataset, source, told=(job, TEACHER))
     finish(fitted.loggers)
     if fitted.is_main:
         write_results(folder, {"experiment": cfg.name, "seed": cfg.seed, "seconds": {"distill": fitted.seconds}})

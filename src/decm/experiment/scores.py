@@ -1,18 +1,51 @@
 """results.json: the scores of a student, and of its teacher, at each NFE."""
 
 import subprocess
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from decm import __version__
 from decm.evaluation.devices import rank_and_world
 from decm.evaluation.evaluator import Evaluator
+from decm.evaluation.progress import EVALUATION, Job
 from decm.evaluation.titles import PER_NFE
 from decm.experiment.build import segment_names
+from decm.experiment.dry_run import evaluation_rows, teacher_rows
 from decm.experiment.protocols import EvaluationProtocol
 from decm.flow.flow_map import FlowMap
+
+
+@dataclass
+class Told:
+    """Tells a job how far its evaluation is, by the rows that went through a network on all processes."""
+
+    job: Job | None
+    rows: float
+    done: float = 0.0
+    doing: str = ""
+
+    def say(self, who: str, what: str) -> None:
+        self.doing = f"{who}, {what}"
+        if rank_and_world()[0] == 0:
+            print(f"evaluating {self.doing}", flush=True)
+
+    def counted(self, flow_map: FlowMap, cost: int) -> FlowMap:
+        """The flow map; a row of it takes `cost` rows of a network."""
+
+        def net(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+            rank, world_size = rank_and_world()
+            F = flow_map.net(x, t, s, y)
+            self.done += cost * len(x) * world_size
+            if self.job is not None and rank == 0:
+                self.job.at(EVALUATION, min(1.0, self.done / self.rows), lambda: self.doing)
+            return F
+
+        return FlowMap(net)
 
 
 def score_models(
@@ -21,27 +54,28 @@ def score_models(
     protocol: EvaluationProtocol,
     student: FlowMap | None,
     teacher: FlowMap | None,
+    job: Job | None = None,
 ) -> dict[str, Any] | None:
     """Scores of student and teacher, the floor (the metric of real data), and map errors if the exact map is known.
 
     None on processes but the first.
 
-    The scores beside the metric are the student's, or the teacher's where there is no student.
+    The scores beside the metric are the student's, or the teacher's where there is no student. `job` learns how far
+    the evaluation is.
     """
-    e, names, is_first = cfg.evaluation, segment_names(cfg), rank_and_world()[0] == 0
+    e, names = cfg.evaluation, segment_names(cfg)
+    told = Told(job, evaluation_rows(cfg))
 
-    def scores_of(flow_map: FlowMap | None, who: str, trained_on: list[str]) -> dict[str, dict[str, float]]:
-        def say(what: str) -> None:
-            if is_first:
-                print(f"evaluating {who}, {what}", flush=True)
-
-        scores = evaluator(flow_map, e.nfe, e.num_samples, trained_on, say) if flow_map is not None else None
+    def scores_of(flow_map: FlowMap | None, who: str, trained_on: list[str], cost: int) -> dict[str, dict[str, float]]:
+        if flow_map is None:
+            return {}
+        scores = evaluator(told.counted(flow_map, cost), e.nfe, e.num_samples, trained_on, partial(told.say, who))
         return {str(nfe): score for nfe, score in (scores or {}).items()}
 
-    students = scores_of(student, "student", names)
-    teachers = scores_of(teacher, "teacher", [])
+    students = scores_of(student, "student", names, 1)
+    teachers = scores_of(teacher, "teacher", [], teacher_rows(cfg))
     errors = protocol.map_errors(student, evaluator.device) if protocol.map_errors and student else None
-    if not is_first:
+    if rank_and_world()[0]:
         return None
     results: dict[str, Any] = {
         "experiment": cfg.name,

@@ -5,6 +5,7 @@ import time
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from decm.evaluation.progress import Job
 from decm.training.callbacks.base import DistillationCallback
 from decm.training.module import DistillationModule
 
@@ -49,24 +50,21 @@ class Speed(DistillationCallback):
 
 
 class PlainProgress(DistillationCallback):
-    """A line every twentieth of the run, with the losses and the time that remains."""
+    """Tells `job` how far its `stage` is, with the step and the losses."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self._start: tuple[int, float] | None = None
+    def __init__(self, job: Job, stage: str) -> None:
+        self.job, self.stage = job, stage
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.job.at(self.stage, trainer.global_step / trainer.max_steps)
 
     @rank_zero_only
     def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
-        step, steps, now = trainer.global_step, trainer.max_steps, time.perf_counter()
-        if self._start is None:
-            self._start = (step, now)
-        if step % max(1, steps // 20):
-            return
-        rate = (step - self._start[0]) / max(1e-9, now - self._start[1])
-        left = f"{(steps - step) / rate:.0f} s left" if rate else ""
-        losses = "  ".join(
-            f"{name.removeprefix('loss/')} {float(value):.4f}"
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("loss/")
-        )
-        print(f"{self.what}  step {step}/{steps}  {losses}  {left}", flush=True)
+        def note() -> str:
+            record = module.step
+            losses = [name for name in record.sums if name.startswith("loss/")]
+            said = "  ".join(f"{name.removeprefix('loss/')} {record.mean(name):.4f}" for name in losses)
+            return f"step {trainer.global_step}/{trainer.max_steps}  {said}"
+
+        self.job.at(self.stage, trainer.global_step / trainer.max_steps, note)
