@@ -142,9 +142,11 @@ def test_a_run_tells_how_it_came_out(cached):
 
 
 def test_a_run_with_other_settings_says_once_that_it_is_not_compared(tmp_path):
-    settings = [*TINY, *RING, "evaluation.every=3", "evaluation.every_num_samples=50"]
+    settings = [*TINY, *RING, "evaluation.every=3", "evaluation.every_num_samples=50", "evaluation.every_nfe=[2]"]
     answer = train(tmp_path, settings=settings)
     assert answer.code == 0, answer.said
+    in_loop = [name for name in metrics(only(tmp_path / "decm_2d"))[3] if name.startswith("fd/")]
+    assert (in_loop, list(results(only(tmp_path / "decm_2d"))["student"])) == (["fd/2"], ["1", "2"])
     said = [line for line in answer.out.splitlines() if "xpected curve" in line]
     assert len(said) == 1
     assert said[0].startswith("expected curve: not compared (max_steps is 6, was 2500; and ")

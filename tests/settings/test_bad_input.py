@@ -168,6 +168,7 @@ def test_data_that_do_not_fit_the_network(cached):
         (["trainer.precision=3"], "trainer.precision=3"),
         (["evaluation.num_samples=3"], "evaluation.num_samples=3; expected 4 or more"),
         (["evaluation.every=2", "evaluation.every_num_samples=2"], "evaluation.every_num_samples=2"),
+        (["evaluation.every_nfe=[]"], "evaluation.every_nfe is empty"),
         (["evaluation.preview_every=-1"], "evaluation.preview_every=-1"),
         (["evaluation=images", "evaluation.protocol.reference=no.npz"], "no.npz"),
         (["data=folder", "data.path=no_set"], "no_set"),

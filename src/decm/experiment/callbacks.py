@@ -117,7 +117,8 @@ def build_callbacks(
     if protocol is not None:
         e, names = cfg.evaluation, segment_names(cfg)
         evaluator = build_evaluator(cfg, protocol, dataset)
-        evaluate = Evaluate(e.every, e.nfe, e.every_num_samples, evaluator, protocol.map_errors, names)
+        in_loop = e.every_nfe or e.nfe
+        evaluate = Evaluate(e.every, in_loop, e.every_num_samples, evaluator, protocol.map_errors, names)
         callbacks += [
             Previews(
                 e.preview_every,

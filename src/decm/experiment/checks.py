@@ -68,9 +68,10 @@ def check_evaluation(cfg: DictConfig) -> None:
     _at_least(2, {"evaluation.num_samples": e.num_samples})
     _at_least(1, {"evaluation.batch_size": e.batch_size})
     _at_least(0, {f"evaluation.{key}": e[key] for key in ("every", "preview_every")})
-    if not e.nfe:
-        raise ValueError("evaluation.nfe is empty; expected at least one number of steps, e.g. [1,2,4,50].")
-    for nfe in e.nfe:
+    for key in ("nfe", "every_nfe"):
+        if e.get(key) is not None and not e[key]:
+            raise ValueError(f"evaluation.{key} is empty; expected at least one number of steps, e.g. [1,2,4,50].")
+    for nfe in [*e.nfe, *(e.get("every_nfe") or ())]:
         check_steps(nfe, choose_sampler(nfe, segment_names(cfg), samplers))
 
 

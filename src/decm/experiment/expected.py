@@ -13,7 +13,7 @@ from decm.training.callbacks.evaluation.previews import Evaluate
 # What a run may differ in besides, and still be compared with the curves: it changes no figure beyond rounding and the
 # noise of seeds.
 MAY_DIFFER = ("name", "seed", "accumulate", "jvp", "fused", "snapshots")
-MAY_DIFFER_OF_EVALUATION = ("every", "preview_every", "nfe", "num_samples", "batch_size")
+MAY_DIFFER_OF_EVALUATION = ("every", "every_nfe", "preview_every", "nfe", "num_samples", "batch_size")
 
 
 def expected_curves(cfg: DictConfig) -> list[Curve]:

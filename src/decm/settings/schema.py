@@ -76,6 +76,7 @@ class Evaluation:
     samplers: dict[int, str] | None = None
     every: int = MISSING
     every_num_samples: int = MISSING
+    every_nfe: list[int] | None = None
     preview_every: int = MISSING
 
 
