@@ -65,6 +65,7 @@ def test_what_discrete_laws_see_of_the_student_is_counted_and_has_no_gradient():
         without_trainer(module)
         batch = planned(module, anchor(module, tiny_set(), range(GLOBAL_BATCH)), [segment])
         module.training_step(batch, 0)
+        module.read_step()
         plain = module._cost([]) + own * GLOBAL_BATCH
         assert module.forward_equivalents == pytest.approx(plain - (own == 6) * GLOBAL_BATCH * (5 - dual_cost(module)))
 

@@ -42,7 +42,10 @@ def loss_of(module, trajectories, index=INDEX, dataset=None, accumulate=1, step=
     logged = without_trainer(module, accumulate)
     dtype = next(module.student.parameters()).dtype
     batch = planned(module, anchor(module, dataset or tiny_set(), index, dtype), trajectories, step)
-    return module.training_step(batch, 0), logged
+    loss = module.training_step(batch, 0)
+    if module.step.micro_batches == accumulate:
+        module.read_step()
+    return loss, logged
 
 
 def gradients(module):

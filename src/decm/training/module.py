@@ -179,28 +179,29 @@ class DistillationModule(LightningModule):
         return total
 
     def _record(self, batch: Batch, figures: dict[str, Tensor], cost: int) -> None:
-        """Add this micro-batch to the step's record, by one reduction over all ranks; log a completed step."""
+        """Add this micro-batch to the step's record, without reading it."""
         names = [f"{kind}/{name}" for name in batch.due for kind in ("loss", "tangent")] + ["total"]
         zero = batch.x.new_zeros(())  # of a segment without a row in this micro-batch
         here = [figures.get(name, zero) for name in names] + [zero + cost, zero + self._stop_requested]
-        *means, cost_per_rank, stop = self.trainer.strategy.reduce(torch.stack(here), reduce_op="mean").tolist()
-        self.forward_equivalents += cost_per_rank * self.trainer.world_size
-        over_ranks = dict(zip(names, means, strict=True))
         parts = self.trainer.accumulate_grad_batches
         if self.step.micro_batches % parts == 0:
             self.step = OptimizerStep(self.trainer.global_step)
-        self.step.add(over_ranks, MicroBatch(batch, figures))
-        self.step.stop_agreed = stop > 0
-        if not math.isfinite(over_ranks["total"]):
-            self.step.bad_losses |= {name: over_ranks[f"loss/{name}"] for name in batch.due}
-        if self.step.micro_batches == parts:
-            for name in names[:-1]:
-                self.log(name, self.step.mean(name), batch_size=len(batch.x))
-            if self.step.stop_held:
-                self.trainer.should_stop = True
+        self.step.add(MicroBatch(batch, figures), tuple(names), torch.stack(here))
+        if self.step.micro_batches == parts and self.step.stop_held:
+            self.trainer.should_stop = True
+
+    def read_step(self, *more: Tensor) -> list[float]:
+        """Read the completed step's figures, log them, and return the numbers `more`; all ranks call it once."""
+        numbers = self.step.read(lambda table: self.trainer.strategy.reduce(table, reduce_op="mean"), *more)
+        self.forward_equivalents += self.step.cost * self.trainer.world_size
+        for name in self.step.names[:-1]:
+            self.log(name, self.step.mean(name), batch_size=1)
+        return numbers
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Raise NonFiniteLossError for a loss that is not finite, unless a callback (Guard) skips the step."""
+        if self.step.example is None:  # nobody has read it
+            self.read_step()
         if self.step.bad_losses and not self.step.skipped:
             bad = [name for name, value in self.step.bad_losses.items() if not math.isfinite(value)]
             assert self.step.example is not None

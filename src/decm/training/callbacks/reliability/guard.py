@@ -63,8 +63,8 @@ class Guard(DistillationCallback):
     ) -> None:
         """Drop the gradients of a bad step, so that the optimizer changes nothing, its own state included."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = gradient_norm(parameters)
         module = distillation(pl_module)
+        (norm,) = module.read_step(gradient_norm(parameters))
         module.log("grad_norm", norm, batch_size=1)
         module.step.skipped = not math.isfinite(norm) or bool(module.step.bad_losses)
         if module.step.skipped:
@@ -128,12 +128,10 @@ class Guard(DistillationCallback):
         self.recent, self._seed = deque(state_dict["recent"], maxlen=WINDOW), state_dict["seed"]
 
 
-def gradient_norm(parameters: list[Tensor]) -> float:
+def gradient_norm(parameters: list[Tensor]) -> Tensor:
     """The norm of all gradients, over all shards; all ranks call it and get the same."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return 0.0
-    return float(full(torch.nn.utils.get_total_norm(gradients)))
+    return full(torch.nn.utils.get_total_norm(gradients)) if gradients else torch.zeros(())
 
 
 def say(trainer: Trainer, words: str) -> None:
