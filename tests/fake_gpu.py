@@ -15,8 +15,8 @@ class WaitsForDeviceError(RuntimeError):
 class FakeGPU(FakeTensorMode):
     """Operations on the CPU are real; those that meet the device have shapes alone.
 
-    Raises WaitsForDeviceError where the host asks for a value, or a size, that the device must compute, and where tensors
-    of both devices meet.
+    Raises WaitsForDeviceError where the host asks for a value, or a size, that the device must compute, and where
+    tensors of both devices meet.
     """
 
     def __init__(self):

@@ -106,7 +106,7 @@ def test_its_figures_are_read_once(monkeypatch):
 @pytest.mark.parametrize("make", SHAPES)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_no_sampler_waits_for_the_device(make, name):
-    """The guided teacher's gate is the exception: a sampler's times are on the device."""
+    """Of a network; the gate of a guided teacher does, since a sampler's times are on the device."""
     nfe = 1 if name == "jump" else 4
     with FakeGPU():
         with torch.device(DEVICE):
@@ -114,7 +114,9 @@ def test_no_sampler_waits_for_the_device(make, name):
         z, y = torch.randn(3, *SHAPES[make]).to(DEVICE), torch.zeros(3, dtype=torch.long).to(DEVICE)
         with torch.no_grad():
             x = sample(FlowMap(net), z, y, nfe, name, lambda k: torch.randn(3, *SHAPES[make]).to(DEVICE))
-    assert (x.device, x.shape) == (DEVICE, z.shape)
+        assert (x.device, x.shape) == (DEVICE, z.shape)
+        with pytest.raises(WaitsForDeviceError, match="nonzero"):
+            GuidedVelocity(net, CLASSES, 1.5)(z, torch.zeros(3).to(DEVICE), y)
 
 
 @pytest.mark.parametrize(
