@@ -103,6 +103,7 @@ def without_trainer(module, accumulate=1):
         world_size=1,
         accumulate_grad_batches=accumulate,
         global_step=0,
+        log_every_n_steps=1,
         callback_metrics=logged,
         strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
     )
@@ -125,6 +126,7 @@ def trainer_of(steps, callbacks=(), **options):
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
             **options,
         },
     )

@@ -65,7 +65,7 @@ class Guard(DistillationCallback):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         module = distillation(pl_module)
         (norm,) = module.read_step(gradient_norm(parameters))
-        module.log("grad_norm", norm, batch_size=1)
+        module.log_step("grad_norm", norm)
         module.step.skipped = not math.isfinite(norm) or bool(module.step.bad_losses)
         if module.step.skipped:
             self._write_incident(trainer, module, norm)
