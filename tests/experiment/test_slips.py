@@ -10,6 +10,7 @@ from commands import NO_TEACHER, decm, only, train
 from decm.checkpoints.folder import newest
 from decm.data.manifest import read_manifest
 from decm.runs.folders import read_config
+from decm.settings.composition import compose
 from decm.training.wandb_mode import mode_of_environment, wandb_mode
 
 QUICK = ["max_steps=2", "evaluation.nfe=[1]"]
@@ -36,6 +37,10 @@ def test_class_folders_beside_a_tar_are_refused_by_name_for_every_verb(tmp_path)
         ("evaluation.protocol=null", "evaluation.protocol"),
         ("+optimizer.eps=small", "optimizer.eps"),
         ("optimizer.betas=0.9", "optimizer.betas"),
+        ("optimizer.betas=[0.9]", "cannot be used with these settings: IndexError"),
+        ("times=decm.flow.times.logit_normal_times", "arctan_normal"),
+        ("times=", "~times"),
+        ("times=null", "~times"),
         ("teacher=null", "auto, checkpoint, exact, none, weights"),
         ("logger=", "csv, wandb"),
         ("teacher=3", "int"),
@@ -45,6 +50,39 @@ def test_what_cannot_be_made_is_a_sentence(runs, word, named):
     answer = train(runs, "method=fm", word)
     assert (answer.code, named in answer.err, "Traceback" in answer.said) == (2, True, False), answer.said
     assert not (runs / "smoke").exists()
+
+
+def test_a_map_of_the_times_is_chosen_by_its_name(cached):
+    answer = train(cached, *QUICK, *NO_TEACHER, "times=logit_normal", "times.mean=-0.5")
+    assert answer.code == 0, answer.said
+    stored = read_config(only(cached / "smoke"))["times"]
+    assert (stored["_target_"], stored["mean"]) == ("decm.flow.times.logit_normal_times", -0.5)
+    assert compose("train", ["experiment=teacher_imagenet"]).times.std == 1.0
+    assert compose("train", ["experiment=teacher_imagenet", "~times"]).times is None
+    assert compose("train", ["experiment=decm_imagenet", "times=arctan_normal"]).times.mean == -0.8
+
+
+def test_a_setting_that_needs_another_gets_it_in_the_teachers_training_too(cached):
+    answer = train(cached, *QUICK, "jvp=split", "trainer.activation_checkpointing=true")
+    assert answer.code == 0, answer.said
+    assert read_config(only(cached / "teacher_smoke"))["jvp"] == "split"
+
+
+def test_a_refusal_of_the_teachers_settings_says_so(cached):
+    answer = train(cached, "batch_size=12", "accumulate=3", "teacher.experiment=decm_2d")
+    assert (answer.code, "The teacher (teacher.experiment=decm_2d): " in answer.err) == (2, True), answer.said
+
+
+def test_what_is_printed_has_the_brackets_of_a_path(cached):
+    """They are no markup, and neither are colons."""
+    runs = cached.rename(cached.with_name("runs [new] :smile:"))
+    answer = train(runs, *QUICK, *NO_TEACHER)
+    assert answer.code == 0, answer.said
+    folder = only(runs / "smoke")
+    for path in (folder, folder / "table.md", folder / "comparison.png"):
+        assert f" {path}\n" in answer.out
+    answer = decm("evaluate", f"checkpoint={folder}", "nfe=[1]")
+    assert f" {folder}/evaluation_" in answer.out, answer.said
 
 
 def test_another_optimizer_trains_with_its_own_arguments(runs):

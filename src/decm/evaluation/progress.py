@@ -68,8 +68,8 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     if sys.stdout.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as bar:
+        text = TextColumn("{task.description}", markup=False)  # names may have brackets
+        with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as bar:
             task = bar.add_task(what, total=total)
             yield lambda samples: bar.advance(task, samples)
         return

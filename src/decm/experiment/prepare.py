@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from lightning.pytorch import Trainer
 from omegaconf import DictConfig
 
@@ -60,7 +59,10 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
     check_own_network(cfg, dataset)
     if cfg.teacher.kind == "auto":
         teacher = teacher_config(cfg)
-        check_teacher(teacher, dataset)
+        try:
+            check_teacher(teacher, dataset)
+        except ValueError as error:
+            raise ValueError(f"The teacher (teacher.experiment={cfg.teacher.experiment}): {error}") from error
         if is_first():  # one process reads it all
             check_finished_teacher(teacher)
     if is_first():  # the others cannot tell which folder goes on
@@ -100,7 +102,7 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
 def check_parts(cfg: DictConfig) -> None:
     """Raise ValueError for an optimizer, schedule, method or machine that is invalid, without building a network."""
     if cfg.times:
-        made(cfg.times)(torch.full((1,), 0.5))
+        check_made(cfg, "times", lambda times: times(torch.full((1,), 0.5)))
     trainer = Trainer(
         **machine(cfg),
         max_steps=1,
@@ -128,9 +130,11 @@ def check_made(cfg: DictConfig, key: str, use: Callable[[Any], Any]) -> None:
     """Raise ValueError where what a setting names cannot be made, or not be used as `use` does."""
     try:
         use(made(cfg[key]))
-    except (InstantiationException, ValueError, TypeError, AssertionError, RuntimeError) as error:
+    except Exception as error:  # whatever it is that somebody's class raises for its arguments
+        target = cfg[key].get("_target_") if isinstance(cfg[key], DictConfig) else None
+        what = f"{key}._target_={target}" if target else f"{key}={cfg[key]}"
         why = " ".join(str(error).split())
-        raise ValueError(f"{key}._target_={cfg[key]._target_} cannot be used with these settings: {why}") from None
+        raise ValueError(f"{what} cannot be used with these settings: {type(error).__name__}: {why}") from error
 
 
 def one_step(make: Callable[[Any], torch.optim.Optimizer], device: torch.device) -> None:

@@ -177,6 +177,8 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     check_name(teacher.name)
     for key in ("data", "network", "trainer", "logger", "runs", "debug"):
         teacher[key] = cfg[key]
+    if cfg.trainer.activation_checkpointing:
+        teacher.jvp = cfg.jvp  # which this needs
     teacher.network.two_times = False
     add_contents(teacher)
     return teacher

@@ -76,16 +76,17 @@ def show(results: dict[str, Any], paths: dict[str, str]) -> None:
     """Print the table and the paths to look at."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     header, rows = table_rows(results)
-    table = Table(title=results["experiment"])
+    table = Table(title=Text(results["experiment"]))
     for k, name in enumerate(header):
         table.add_column(name, justify="left" if k == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console = Console(soft_wrap=True)
+        table.add_row(*map(Text, row))
+    console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)  # names may have brackets
     console.print(table)
     for line in notes(results):
-        console.print(line, highlight=False)
+        console.print(line)
     for name, path in paths.items():
-        console.print(f"{name:<10} {path}", highlight=False)
+        console.print(f"{name:<10} {path}")

@@ -16,7 +16,7 @@ OF_CONSTRUCTORS = ("data.", "evaluation.protocol.")
 # Paths among Hydra's own settings, and whether it is a list of them. Hydra does not sweep over its own settings.
 OF_HYDRA = {"hydra.sweep.dir": False, "hydra.run.dir": False, "hydra.searchpath": True}
 LABELS = "labels"  # of `decm sample`: labels and names of classes
-OPTIONAL_GROUPS = ("sweep", "launcher", "experiment")
+OPTIONAL_GROUPS = ("sweep", "launcher", "experiment", "times")
 FOLDER_FLAGS = ("-cd", "--config-dir", "-cp", "--config-path")
 REFUSED_FLAGS = {
     "-cn": "the configuration is that of the verb; add your own files with --config-dir",
@@ -179,7 +179,7 @@ def check_groups(words: list[str]) -> None:
         key = match["key"].lstrip("+")
         options = sorted(path.stem for path in Path(conf_dir(), key).glob("*.yaml"))
         if options and match["text"] in ("", "null"):
-            advice = "leave it out" if key in OPTIONAL_GROUPS else f"expected one of {', '.join(options)}"
+            advice = f"leave it out, or set ~{key}" if key in OPTIONAL_GROUPS else f"expected one of {', '.join(options)}"
             raise ValueError(f"found {match[0]}; {advice}.")
 
 
