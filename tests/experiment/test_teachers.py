@@ -135,6 +135,12 @@ def test_no_teacher_and_an_exact_one_have_no_weights():
     assert exact.weights is None
 
 
+def test_an_exact_teacher_is_scored_alone(tmp_path):
+    answer = train(tmp_path, "distill=false", "evaluation.nfe=[1]", settings=[*TINY, *RING])
+    assert answer.code == 0, answer.said
+    assert list(results(only(tmp_path / "decm_2d"))["teacher"]) == ["1"]
+
+
 def test_loading_is_strict_and_names_what_does_not_fit():
     network = build_network(compose("train", TINY).network, 0)
     weights = dict(network.state_dict())

@@ -101,12 +101,14 @@ def training_cost(cfg: DictConfig) -> float:
 
 
 def teacher_rows(cfg: DictConfig) -> int:
-    """Rows that go through a network for one call of the teacher."""
-    return (1 + (cfg.teacher.guidance.scale != 1)) * (cfg.teacher.kind in NETWORK_TEACHERS)
+    """Rows that one row of the teacher takes: two where it is a guided network."""
+    if cfg.teacher.kind in NETWORK_TEACHERS:
+        return 1 + (cfg.teacher.guidance.scale != 1)
+    return int(cfg.teacher.kind != "none")
 
 
 def evaluation_rows(cfg: DictConfig) -> float:
-    """Rows that go through a network while student and teacher are evaluated at the end of a run."""
+    """Rows of student and teacher in the evaluation at the end of a run."""
     e = cfg.evaluation
     return float(e.num_samples * sum(e.nfe) * (cfg.distill + teacher_rows(cfg)))
 

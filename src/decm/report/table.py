@@ -85,8 +85,10 @@ def show(results: dict[str, Any], paths: dict[str, str]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)  # names may have brackets
-    console.print(table)
-    for line in notes(results):
-        console.print(line)
+    with console.capture() as printed:  # so that a closed pipe is met by print, as everywhere
+        console.print(table)
+        for line in notes(results):
+            console.print(line)
+    print(printed.get(), end="")
     for name, path in paths.items():
-        console.print(f"{name:<10} {path}")
+        print(f"{name:<10} {path}")

@@ -179,7 +179,9 @@ def check_groups(words: list[str]) -> None:
         key = match["key"].lstrip("+")
         options = sorted(path.stem for path in Path(conf_dir(), key).glob("*.yaml"))
         if options and match["text"] in ("", "null"):
-            advice = f"leave it out, or set ~{key}" if key in OPTIONAL_GROUPS else f"expected one of {', '.join(options)}"
+            advice = f"expected one of {', '.join(options)}"
+            if key in OPTIONAL_GROUPS:
+                advice = f"leave it out, or set ~{key}"
             raise ValueError(f"found {match[0]}; {advice}.")
 
 
