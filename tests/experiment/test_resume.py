@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from unittest import mock
 
 import pytest
 
@@ -50,7 +51,8 @@ def killed_run(victim, tmp_path):
 
 
 def resumed(runs):
-    answer = train(runs, "resume=auto", settings=SETTINGS)
+    with mock.patch("decm.evaluation.progress.LINE_EVERY", 0.0):  # a line for every step
+        answer = train(runs, "resume=auto", settings=SETTINGS)
     assert answer.code == 0, answer.said
     return answer
 
