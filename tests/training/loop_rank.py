@@ -92,7 +92,7 @@ def loop(folder, **options):
         Evaluate(1, NFES, NUM, evaluator, None, SEGMENTS),
     ]
     logger = Watched(folder)
-    fit(module, callbacks, 2, logger=logger, default_root_dir=folder, **options)
+    fit(module, callbacks, 2, logger=logger, default_root_dir=folder, log_every_n_steps=100, **options)
     figures = {step: {k: v for k, v in row.items() if k.startswith("fd/")} for step, row in logger.seen.items()}
     return {
         "painted": painter.painted,

@@ -42,7 +42,7 @@ def held(values, capsys, curves=(FALLING,), more=(), **options):
     """(the callback, what it said) of 8 steps that are evaluated to `values`, one a step."""
     evaluate = Evaluate(1, (1,), 4, Evaluator(Scripted(values), (2, 1, 1), CLASSES), None, ("consistency",))
     expected = Expected(evaluate, curves)
-    fit(tiny_module(), [all_segments()[0], EMA(), evaluate, expected, *more], 8, **options)
+    fit(tiny_module(), [all_segments()[0], EMA(), evaluate, expected, *more], 8, log_every_n_steps=100, **options)
     return expected, capsys.readouterr().out.splitlines()
 
 
