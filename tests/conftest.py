@@ -67,16 +67,7 @@ def exported(model, tmp_path):
 
 
 def pytest_collection_finish():
-    settle()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def settled():
-    settle()
-
-
-def settle():
-    """What lives until now is never garbage: collections, which Lightning asks for after each run, leave it out."""
+    """What was imported is never garbage: a collection, which Lightning asks for after each run, leaves it out."""
     gc.collect()
     gc.freeze()
 

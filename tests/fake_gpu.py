@@ -27,7 +27,7 @@ class FakeGPU(FakeTensorMode):
         tensors = [value for value in given if isinstance(value, torch.Tensor)]
         there = [value for value in given if isinstance(value, torch.device) and value.type == DEVICE.type]
         sides = {value.is_cuda for value in tensors if value.ndim}
-        if len(sides) == 2 and "copy" not in str(func):
+        if len(sides) == 2 and func is not torch.ops.aten.copy_.default:
             raise WaitsForDeviceError(f"{func}: tensors of both devices meet")
         if not there and not any(isinstance(value, FakeTensor) for value in tensors):
             with _disable_current_modes():

@@ -11,7 +11,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def spent(finished, tmp_path_factory):
     """{method: (forward-equivalents, steps, batch size, what was said)} of runs with the same budget."""
-
     import yaml
 
     found = {}

@@ -37,7 +37,6 @@ def last_step(runs):
 @pytest.fixture(scope="module")
 def whole(finished, tmp_path_factory):
     """The run of 60 steps that nothing disturbed."""
-
     root = tmp_path_factory.mktemp("whole")
     finished.begin(root)
     answer = train(root, *LONG)

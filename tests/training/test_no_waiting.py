@@ -1,10 +1,8 @@
 """The host does not wait for the device within a step, but for one read of its figures; nothing mixes devices.
 
-Run on a fake device (tests/fake_gpu.py): the forward of a step, the averages, sampling and features. A backward pass
-needs a real one.
+Run on a fake device (tests/fake_gpu.py): the forward of a step of each objective, and each sampler. Previews, decoding
+and features are not; a backward pass needs a real device.
 """
-
-from functools import partial
 
 import pytest
 import torch
@@ -30,8 +28,8 @@ from tiny import GLOBAL_BATCH, all_segments, planned, recipe, tiny_set, without_
 
 SHAPES = {small_dit: (2, 8, 8), small_mlp: (2, 1, 1)}
 LAWS = {
-    "all of DE-CM": lambda: all_segments(),
-    **{form: partial(lambda form: [ToData("consistency", Consistency(form), fraction=0.5)], form) for form in FORMS},
+    "all of DE-CM": all_segments,
+    "every form": lambda: [ToData(form, Consistency(form), fraction=0.5) for form in FORMS],
     "end only": lambda: [FromNoise(name="n2n", objective=NoiseToNoisy(1.0, 0.0), spread=True)],
     "scm": lambda: [ToData("scm", SCM(adaptive=False))],
     "ect": lambda: [ToData("ect", DiscreteConsistency())],
@@ -42,12 +40,12 @@ LAWS = {
 }
 
 
-def on_device(make, teacher=True, **guidance):
+def on_device(make, teacher=True):
     """A module on the fake device, with a guided teacher of a gate."""
     with torch.device(DEVICE):
         student = make()
         net = make(two_times=False).requires_grad_(False) if teacher else None
-        field = GuidedVelocity(net, CLASSES, 1.5, **{"eta_rms": 0.1, "low": 0.3, **guidance}) if teacher else None
+        field = GuidedVelocity(net, CLASSES, 1.5, eta_rms=0.1, low=0.3) if teacher else None
         return DistillationModule(student, Teacher(field, net) if teacher else None, recipe(label_drop=0.1))
 
 
@@ -114,6 +112,7 @@ def test_no_sampler_waits_for_the_device(make, name):
         with torch.no_grad():
             x = sample(FlowMap(net), z, y, nfe, name, lambda k: torch.randn(3, *SHAPES[make]).to(DEVICE))
         assert (x.device, x.shape) == (DEVICE, z.shape)
+        assert GuidedVelocity(net, CLASSES)(z, torch.zeros(3).to(DEVICE), y).is_cuda  # without guidance neither
         with pytest.raises(WaitsForDeviceError, match="nonzero"):
             GuidedVelocity(net, CLASSES, 1.5)(z, torch.zeros(3).to(DEVICE), y)
 

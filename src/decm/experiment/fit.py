@@ -18,7 +18,7 @@ from decm.checkpoints.names import CHECKPOINTS
 from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
-from decm.evaluation.progress import TRAINING, Job
+from decm.evaluation.progress import Job
 from decm.experiment.build import build_network, made
 from decm.experiment.callbacks import build_callbacks, build_progress, machine
 from decm.experiment.protocols import EvaluationProtocol
@@ -94,11 +94,12 @@ def fit(
     folder: Path,
     dataset: Dataset,
     source: TeacherBundle,
+    job: Job,
+    stage: str,
     protocol: EvaluationProtocol | None = None,
     group: str | None = None,
-    told: tuple[Job, str] | None = None,
 ) -> Fitted:
-    """Train until max_steps, from the newest valid checkpoint of the folder; `told` is a job and this stage of it.
+    """Train until max_steps, from the newest valid checkpoint of the folder, as a `stage` of the whole `job`.
 
     After too many bad steps in a row the run goes back to the last checkpoint, with a new data seed. Raises
     NonFiniteLossError after `guard.rollbacks` rollbacks, and PreemptedError if it was asked to stop.
@@ -115,7 +116,7 @@ def fit(
             callbacks = build_callbacks(
                 cfg, settings, folder=folder, dataset=dataset, source=source, protocol=protocol, teacher=teacher
             )
-            callbacks.insert(0, build_progress(*(told or (Job(cfg.name, {}), TRAINING))))
+            callbacks.insert(0, build_progress(job, stage))
             try:
                 trainer = train(
                     cfg, folder, dataset=dataset, module=module, callbacks=callbacks, loggers=loggers, resumed=resumed

@@ -38,11 +38,12 @@ from decm.training.wandb_mode import mode_of_environment, wandb_mode
 
 @dataclass(frozen=True)
 class Prepared:
-    """The data set and protocol of a run, and the source of its velocity where no teacher has to be trained first."""
+    """The data set and protocol of a run, and the source of its velocity, or the settings of a teacher=auto."""
 
     dataset: Dataset
     protocol: EvaluationProtocol
     source: TeacherBundle | None
+    teacher: DictConfig | None
 
 
 def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
@@ -57,8 +58,8 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
     check_parts(cfg)
     dataset = build_dataset(cfg)
     check_own_network(cfg, dataset)
-    if cfg.teacher.kind == "auto":
-        teacher = teacher_config(cfg)
+    teacher = teacher_config(cfg) if cfg.teacher.kind == "auto" else None
+    if teacher is not None:
         try:
             check_teacher(teacher, dataset)
         except ValueError as error:
@@ -67,7 +68,7 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
             check_finished_teacher(teacher)
     if is_first():  # the others cannot tell which folder goes on
         check_warm_start(cfg, folder)
-    source = None if cfg.teacher.kind == "auto" else load_or_train_teacher(cfg, dataset, _no_training)
+    source = None if teacher is not None else load_or_train_teacher(cfg, dataset, _no_training)
     if cfg.distill:
         student = build_network(cfg.network, cfg.seed)
         prepare_regions(student, cfg.trainer.compile, cfg.trainer.activation_checkpointing)
@@ -86,7 +87,7 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
         )
     protocol = build_protocol(cfg, dataset)
     check_num_samples(cfg.evaluation, protocol.judge)
-    return Prepared(dataset, protocol, source)
+    return Prepared(dataset, protocol, source, teacher)
 
 
 def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:

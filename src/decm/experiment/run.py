@@ -22,7 +22,7 @@ from decm.experiment.fit import Fitted, fit, quiet
 from decm.experiment.prepare import Prepared, check_writable, prepare
 from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import code_version, costs, figures, score_models
-from decm.experiment.teachers import TeacherBundle, load_or_train_teacher, matching_teachers, teacher_config
+from decm.experiment.teachers import TeacherBundle, load_or_train_teacher, matching_teachers
 from decm.flow.exact import MixtureFlow
 from decm.flow.flow_map import FlowMap
 from decm.report.pictures import samples_by_seed
@@ -74,23 +74,21 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
     dataset, protocol = prepared.dataset, prepared.protocol
     if is_first():
         save_data_metadata(folder, dataset.manifest.metadata())
-    job = Job(cfg.name, stages(cfg, prepared.source is None))
+    job = Job(cfg.name, stages(cfg, prepared.teacher))
     source = prepared.source or load_or_train_teacher(cfg, dataset, partial(fit_teacher, job=job))
     if not cfg.distill:
         with stopping_at_once():
             return score_teacher(cfg, folder, dataset, protocol, source, job)
-    fitted = fit(cfg, folder, dataset, source, protocol, group, (job, TRAINING))
+    fitted = fit(cfg, folder, dataset, source, job, TRAINING, protocol, group)
     with stopping_at_once():
         return finish_run(cfg, folder, prepared, source, fitted, job)
 
 
-def stages(cfg: DictConfig, no_teacher_yet: bool) -> dict[str, float]:
-    """The stages of a run with their costs in forward-equivalents, as far as they are not done already."""
+def stages(cfg: DictConfig, teacher: DictConfig | None) -> dict[str, float]:
+    """The stages of a run with their costs in forward-equivalents; the teacher's unless it is there already."""
     costs = {}
-    if no_teacher_yet:
-        teacher = teacher_config(cfg)
-        if not any((folder / RESULTS).is_file() for folder in matching_teachers(plain(teacher))):
-            costs[TEACHER] = training_cost(teacher)
+    if teacher is not None and not any((folder / RESULTS).is_file() for folder in matching_teachers(plain(teacher))):
+        costs[TEACHER] = training_cost(teacher)
     if cfg.distill:
         costs[TRAINING] = training_cost(cfg)
     return {**costs, EVALUATION: evaluation_rows(cfg)}
@@ -166,7 +164,7 @@ def fit_teacher(cfg: DictConfig, folder: Path, job: Job) -> None:
     """Train a teacher in `folder`, without an evaluation of its own: the student's table has the teacher's rows."""
     dataset = build_dataset(cfg)
     source = load_or_train_teacher(cfg, dataset, partial(fit_teacher, job=job))
-    fitted = fit(cfg, folder, dataset, source, told=(job, TEACHER))
+    fitted = fit(cfg, folder, dataset, source, job, TEACHER)
     finish(fitted.loggers)
     if fitted.is_main:
         write_results(folder, {"experiment": cfg.name, "seed": cfg.seed, "seconds": {"distill": fitted.seconds}})

@@ -21,7 +21,7 @@ from decm.flow.flow_map import FlowMap
 
 
 @dataclass
-class Told:
+class EvaluationProgress:
     """Tells a job how far its evaluation is, by the rows that went through a network on all processes."""
 
     job: Job | None
@@ -64,12 +64,12 @@ def score_models(
     the evaluation is.
     """
     e, names = cfg.evaluation, segment_names(cfg)
-    told = Told(job, evaluation_rows(cfg))
+    shown = EvaluationProgress(job, evaluation_rows(cfg))
 
     def scores_of(flow_map: FlowMap | None, who: str, trained_on: list[str], cost: int) -> dict[str, dict[str, float]]:
         if flow_map is None:
             return {}
-        scores = evaluator(told.counted(flow_map, cost), e.nfe, e.num_samples, trained_on, partial(told.say, who))
+        scores = evaluator(shown.counted(flow_map, cost), e.nfe, e.num_samples, trained_on, partial(shown.say, who))
         return {str(nfe): score for nfe, score in (scores or {}).items()}
 
     students = scores_of(student, "student", names, 1)

@@ -41,17 +41,16 @@ class GuidedVelocity:
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """The guided velocity [B, ...] at states x [B, ...], times t [B] (there, or on the CPU), labels y [B]."""
-        inside = ((t >= self.low) & (t <= self.high)).nonzero().flatten()
-        t = moved(t, x.device)
+        here = moved(t, x.device)
         if self.scale == 1:
-            return self.net(x, t, t, y)
-        inside = moved(inside, x.device)
-        times = torch.cat([t, t[inside]])
+            return self.net(x, here, here, y)
+        inside = moved(((t >= self.low) & (t <= self.high)).nonzero().flatten(), x.device)
+        times = torch.cat([here, here[inside]])
         labels = torch.cat([y, torch.full_like(y[inside], self.null)])
         both = self.net(torch.cat([x, x[inside]]), times, times, labels)
         v_c, v_u = both.split([len(x), len(inside)])
         dv = v_c[inside] - v_u
-        gain = torch.full_like(t[inside], self.scale - 1)
+        gain = torch.full_like(here[inside], self.scale - 1)
         if self.eta_rms is not None:
             norm = dv.flatten(1).norm(dim=1).clamp(min=torch.finfo(dv.dtype).tiny)
             gain = gain * (self.eta_rms * math.sqrt(x[0].numel()) / norm).clamp(max=1)

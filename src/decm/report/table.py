@@ -76,19 +76,15 @@ def show(results: dict[str, Any], paths: dict[str, str]) -> None:
     """Print the table and the paths to look at."""
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     header, rows = table_rows(results)
-    table = Table(title=Text(results["experiment"]))
+    table = Table(title=results["experiment"])
     for k, name in enumerate(header):
         table.add_column(name, justify="left" if k == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*row)
     console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)  # names may have brackets
     with console.capture() as printed:  # so that a closed pipe is met by print, as everywhere
         console.print(table)
-        for line in notes(results):
-            console.print(line)
     print(printed.get(), end="")
-    for name, path in paths.items():
-        print(f"{name:<10} {path}")
+    print("\n".join([*notes(results), *(f"{name:<10} {path}" for name, path in paths.items())]))

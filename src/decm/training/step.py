@@ -45,7 +45,9 @@ class OptimizerStep:
 
     def add(self, part: MicroBatch, names: tuple[str, ...], row: Tensor) -> None:
         """Add a micro-batch, whose figures are not read yet."""
-        self.names, self.rows, self.parts = names, [*self.rows, row], [*self.parts, part]
+        self.names = names
+        self.rows.append(row)
+        self.parts.append(part)
 
     def read(self, mean_over_ranks: Callable[[Tensor], Tensor], *more: Tensor) -> list[float]:
         """Read the figures of all micro-batches, with one reduction; and the numbers `more`, which are returned."""

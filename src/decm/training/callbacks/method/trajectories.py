@@ -57,7 +57,10 @@ class Trajectory(DistillationCallback):
         return f"Trajectory/{self.name}"
 
     def ends(self, t: Tensor, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
-        """(start [b], end [b]) of the segments at anchor times t [b] of samples index [b]."""
+        """(start [b], end [b]) of the segments at anchor times t [b] of samples index [b].
+
+        A start that is `t` itself, the same object, shares the field at the anchor with the other segments.
+        """
         raise NotImplementedError
 
     def progress(self, step: int) -> float:
