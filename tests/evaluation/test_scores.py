@@ -11,8 +11,9 @@ from torchmetrics.image.kid import poly_mmd
 from decm.evaluation.scores import (
     FeatureSubset,
     InceptionScore,
+    Memorization,
+    Neighborhoods,
     kernel_distance,
-    memorized_share,
     nearest_distance,
     precision_recall,
 )
@@ -76,7 +77,7 @@ def test_the_inception_score_lies_between_one_and_the_number_of_classes():
 @pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
 def test_precision_and_recall_equal_torch_fidelitys(spread):
     samples, reference = spread * random_states(180, (6,)), random_states(230, (6,), 1)
-    ours = precision_recall(samples, reference)
+    ours = precision_recall(samples, Neighborhoods(reference))
     assert ours == pytest.approx(calculate_precision_recall_full(samples, reference), abs=1e-6)  # float32 means
     assert ours == pytest.approx(calculate_precision_recall_part(samples, reference, batch_size=50), abs=1e-6)
     assert 0 < min(ours) < 1
@@ -84,8 +85,8 @@ def test_precision_and_recall_equal_torch_fidelitys(spread):
 
 def test_narrow_samples_are_precise_and_wide_ones_cover():
     reference = random_states(300, (4,))
-    precise, poor_recall = precision_recall(0.1 * random_states(300, (4,), 1), reference)
-    poor_precision, covering = precision_recall(3 * random_states(300, (4,), 2), reference)
+    precise, poor_recall = precision_recall(0.1 * random_states(300, (4,), 1), Neighborhoods(reference))
+    poor_precision, covering = precision_recall(3 * random_states(300, (4,), 2), Neighborhoods(reference))
     assert precise > 0.95 > poor_recall
     assert covering > 0.9 > poor_precision
 
@@ -93,10 +94,10 @@ def test_narrow_samples_are_precise_and_wide_ones_cover():
 def test_precision_and_recall_of_a_case_by_hand():
     """On a line: reference 0, 1, 2, 3 with k = 1 (radius 1 each); samples 0.5, 10, 11 (radii 9.5, 1, 1)."""
     reference, samples = torch.tensor([[0.0], [1], [2], [3]]), torch.tensor([[0.5], [10.0], [11]])
-    precision, recall = precision_recall(samples, reference, k=1)
+    precision, recall = precision_recall(samples, Neighborhoods(reference, k=1))
     assert precision == pytest.approx(1 / 3)
     assert recall == 1  # the ball of 0.5 reaches to 10
-    precision, recall = precision_recall(samples[1:], reference, k=1)
+    precision, recall = precision_recall(samples[1:], Neighborhoods(reference, k=1))
     assert (precision, recall) == (0, 0)
 
 
@@ -106,9 +107,9 @@ def test_a_repeated_sample_is_precise_and_covers_its_own_point_alone(noise):
     reference = 3 + random_states(230, (64,)).float()
     for row in range(8):
         repeated = reference[row].expand(90, 64) * (1 + noise * random_states(90, (64,), row).float())
-        assert precision_recall(repeated, reference) == (1, 1 / 230)
-        assert precision_recall(repeated + 30, reference) == (0, 0)
-        assert precision_recall(repeated, reference[row].expand(50, 64)) == (1, 1)
+        assert precision_recall(repeated, Neighborhoods(reference)) == (1, 1 / 230)
+        assert precision_recall(repeated + 30, Neighborhoods(reference)) == (0, 0)
+        assert precision_recall(repeated, Neighborhoods(reference[row].expand(50, 64))) == (1, 1)
 
 
 def test_the_nearest_distances_are_in_order_and_their_lack_an_error():
@@ -118,14 +119,17 @@ def test_the_nearest_distances_are_in_order_and_their_lack_an_error():
     with pytest.raises(ValueError, match="4-th nearest of 3"):
         nearest_distance(a, b, 4)
     with pytest.raises(ValueError, match="more samples"):
-        precision_recall(a, b)
+        Neighborhoods(b)
+    with pytest.raises(ValueError, match="more samples"):
+        precision_recall(a[:1], Neighborhoods(b, k=1))
 
 
 def test_repeated_training_images_count_as_memorized_and_new_ones_rarely():
     train, heldout = random_states(200, (1, 3, 3)), random_states(200, (1, 3, 3), 1)
-    assert memorized_share(train[:50], train, heldout) == 1
-    assert memorized_share(random_states(2000, (1, 3, 3), 2), train, heldout) == pytest.approx(0.05, abs=0.05)
-    assert memorized_share(train[:50] + 5, train, heldout) == 0
+    judged = Memorization(train, heldout)
+    assert judged.share(train[:50]) == 1
+    assert judged.share(random_states(2000, (1, 3, 3), 2)) == pytest.approx(0.05, abs=0.05)
+    assert judged.share(train[:50] + 5) == 0
 
 
 def test_the_kept_rows_are_the_same_for_any_batches_and_order():

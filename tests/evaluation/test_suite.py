@@ -7,7 +7,7 @@ import torch
 
 from decm.evaluation.extractors import RandomInceptionFeatures
 from decm.evaluation.frechet import fit, frechet_distance
-from decm.evaluation.scores import kernel_distance, precision_recall
+from decm.evaluation.scores import Neighborhoods, kernel_distance, precision_recall
 from decm.evaluation.statistics import Reference, build_reference
 from decm.evaluation.suite import MetricSuite, SuiteJudge
 from helpers import random_states
@@ -31,7 +31,7 @@ def test_the_scores_are_those_of_the_whole_feature_arrays():
     assert ours["fd"] == pytest.approx(frechet_distance(*fit(found["pool"]), *known.moments["pool"]), rel=1e-10)
     assert ours["sfid"] == pytest.approx(frechet_distance(*fit(found["spatial"]), *known.moments["spatial"]), rel=1e-10)
     assert ours["kid"] == pytest.approx(kernel_distance(found["pool"], known.features)[0], rel=1e-10)
-    assert (ours["precision"], ours["recall"]) == precision_recall(found["pool"], known.features)
+    assert (ours["precision"], ours["recall"]) == precision_recall(found["pool"], Neighborhoods(known.features))
     assert ours["accuracy"] == float((found["logits"].argmax(1) == torch.arange(NUM) % 3).double().mean())
     assert 1 <= ours["is"] <= 3
     assert next(iter(ours)) == "fd"

@@ -45,51 +45,52 @@ def test_another_setting_is_named_where_a_folder_is_resumed(finished, runs):
     assert_one_sentence(answer, "seed is 3, was 0", "trainer.precision is bf16-mixed, was 32-true")
 
 
-def rewound(folder, runs, step):
-    """A copy of a finished run as it was when it had saved `step`."""
-    copy = shutil.copytree(folder, runs / "smoke" / "2020-01-01_00-00-00", symlinks=True)
-    (copy / "results.json").unlink()
-    for path in (copy / "checkpoints").glob("step_*.ckpt"):
+def rewind(folder, step):
+    """Leave a finished run as it was when it had saved `step`."""
+    (folder / "results.json").unlink()
+    for path in (folder / "checkpoints").glob("step_*.ckpt"):
         if path.name > name_of(step):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return copy
 
 
 @pytest.fixture(scope="module")
 def whole(finished, tmp_path_factory):
-    """By kind, a run that nothing interrupted: of one process, or of two."""
-    made = {}
-
-    def of(kind):
-        if kind not in made:
-            runs = tmp_path_factory.mktemp("whole")
-            finished.begin(runs)
-            arguments = ["train", *SETTINGS, *TWO.get(kind, []), f"runs={runs}"]
-            answer = in_a_process(*arguments, GLOO_SOCKET_IFNAME="lo") if kind in TWO else decm(*arguments)
-            assert answer.code == 0, answer.said
-            made[kind] = only(runs / "smoke")
-        return made[kind]
-
-    return of
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [("one", "ddp"), ("ddp", "one"), ("one", "fsdp"), ("fsdp", "one")])
-def test_a_run_goes_on_with_another_number_of_devices_at_the_same_sample(whole, runs, before, after):
-    """Losses and weights agree with the uninterrupted run's, from one file to shards and back too."""
-    folder = rewound(whole(before), runs, 3)
-    arguments = ["train", *SETTINGS, *TWO.get(after, []), f"runs={runs}", "resume=auto"]
-    answer = in_a_process(*arguments, GLOO_SOCKET_IFNAME="lo") if after in TWO else decm(*arguments)
+    """A run of one process that nothing interrupted."""
+    runs = finished.begin(tmp_path_factory.mktemp("whole"))
+    answer = decm("train", *SETTINGS, f"runs={runs}")
     assert answer.code == 0, answer.said
-    assert f"Continuing {folder} at step 3 of 6" in answer.out
-    expected, found = metrics(whole("one")), metrics(folder)
+    return only(runs / "smoke")
+
+
+def assert_same_run(folder, whole):
+    """Losses and weights agree."""
+    expected, found = metrics(whole), metrics(folder)
     assert found.keys() == expected.keys()
     for step, row in expected.items():
         for name, value in row.items():
             assert float(found[step][name]) == pytest.approx(float(value), rel=1e-3, abs=1e-5), (step, name)
-    ours, theirs = (read_file(place / LAST)["state_dict"] for place in (folder, whole("one")))
+    ours, theirs = (read_file(place / LAST)["state_dict"] for place in (folder, whole))
     assert max(float((ours[key] - value).abs().max()) for key, value in theirs.items()) < 1e-4
-    assert (folder / LAST).is_dir() is (after == "fsdp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TWO)
+def test_a_run_goes_on_with_two_processes_and_then_with_one_at_the_same_sample(whole, runs, kind):
+    """From one file to shards and back too."""
+    folder = shutil.copytree(whole, runs / "smoke" / "2020-01-01_00-00-00", symlinks=True)
+    arguments = ["train", *SETTINGS, f"runs={runs}", "resume=auto"]
+    rewind(folder, 2)
+    answer = in_a_process(*arguments, *TWO[kind], GLOO_SOCKET_IFNAME="lo")
+    assert answer.code == 0, answer.said
+    assert f"Continuing {folder} at step 2 of 6" in answer.out
+    assert_same_run(folder, whole)
+    assert (folder / LAST).is_dir() is (kind == "fsdp")
+    rewind(folder, 4)
+    answer = decm(*arguments)
+    assert answer.code == 0, answer.said
+    assert f"Continuing {folder} at step 4 of 6" in answer.out
+    assert_same_run(folder, whole)
+    assert (folder / LAST).is_file()
 
 
 def damaged(path, how):

@@ -187,6 +187,16 @@ def test_what_wandb_would_refuse_or_put_elsewhere_is_refused_first(cached, tmp_p
     assert not list(cached.glob("*smoke"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("WANDB_CONSOLE", "on"), ("WANDB_RUN_ID", "a/b c"), ("WANDB_BASE_URL", "me:secret@nowhere")]
+)
+def test_a_variable_that_wandb_would_refuse_is_named_first_without_its_value(cached, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    answer = train(cached, "logger.mode=offline", settings=WANDB)
+    assert (answer.code, name in answer.err, value in answer.err) == (2, True, False), answer.said
+    assert not list(cached.glob("*smoke"))
+
+
 def test_a_long_name_is_no_obstacle_to_wandb(cached):
     name = "n" * (LONGEST_TAG + 10)
     answer = train(cached, "logger.mode=offline", f"name={name}", *QUICK, settings=WANDB)

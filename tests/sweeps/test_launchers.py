@@ -32,15 +32,11 @@ def children(monkeypatch):
 
 @pytest.fixture(scope="module")
 def alone(finished, tmp_path_factory):
-    """{seed: figures} of the same jobs, one after the other in this process."""
+    """The figures of the same job in this process."""
     runs = finished.begin(tmp_path_factory.mktemp("alone"))
-    answer = train(runs, "-m", "seed=0,1", *FAST, f"hydra.sweep.dir={runs / 'alone'}")
+    answer = train(runs, *FAST)
     assert answer.code == 0, answer.said
-    return figures(runs / "alone")
-
-
-def figures(folder):
-    return {found["seed"]: found["student"] for found in (results(folder / str(number)) for number in (0, 1))}
+    return results(only(runs / "smoke"))
 
 
 def wandb_runs(folder):
@@ -54,35 +50,38 @@ def wandb_runs(folder):
     return found
 
 
-def assert_one_wandb_run_a_job(sweep):
-    found = [wandb_runs(sweep / str(number)) for number in (0, 1)]
-    assert [len(runs) for runs in found] == [1, 1]
-    (first, group), (second, same) = found[0][0], found[1][0]
+def assert_one_wandb_run_a_job(sweep, jobs):
+    (first, group), (second, same) = [run for job in jobs for run in wandb_runs(sweep / job)]
     assert first != second
     assert group == same == f"smoke/{sweep.name}"
 
 
-def test_joblib_does_two_jobs_at_once_with_the_figures_of_one_after_the_other(runs, alone):
-    sweep = runs / "sweep"
-    answer = train(runs, "-m", "seed=0,1", *FAST, *OFFLINE, "launcher=joblib", f"hydra.sweep.dir={sweep}")
-    assert answer.code == 0, answer.said
-    assert figures(sweep) == alone
-    locks = [json.loads((sweep / str(number) / ".lock").read_text()) for number in (0, 1)]
-    assert len({lock["pid"] for lock in locks} | {os.getpid()}) == 3
-    assert_one_wandb_run_a_job(sweep)
-
-
-@pytest.mark.parametrize("launcher", ["basic", "slurm_local"])
-def test_each_job_may_have_two_processes(runs, alone, launcher):
-    sweep = runs / "sweep"
-    settings = ["seed=0,1", *FAST, *OFFLINE, *TWO, f"launcher={launcher}", f"hydra.sweep.dir={sweep}"]
-    answer = train(runs, "-m", *settings)
-    assert answer.code == 0, answer.said
-    for seed, student in figures(sweep).items():
-        assert student["1"] == pytest.approx(alone[seed]["1"], rel=1e-4)
-    assert sorted(path.name for path in sweep.iterdir() if path.name.isdecimal()) == ["0", "1"]
-    assert_one_wandb_run_a_job(sweep)
-    assert "All jobs are finished." in (sweep / "sweep.md").read_text()
+@pytest.mark.parametrize(
+    ("launcher", "settings", "rounding"),
+    [("joblib", OFFLINE, 0), ("slurm_local", TWO, 1e-4)],
+    ids=["joblib", "submitit"],
+)
+def test_jobs_at_once_have_the_figures_of_one_alone_and_a_failure_ends_itself_only(
+    runs, alone, launcher, settings, rounding
+):
+    """Those of submitit have two processes each."""
+    sweep, teacher = runs / "sweep", only(runs / "teacher_smoke")
+    jobs = ["teacher=checkpoint", f"teacher.path={teacher},{runs}/nowhere,{teacher}", f"hydra.sweep.dir={sweep}"]
+    answer = train(runs, "-m", *FAST, *settings, *jobs, f"launcher={launcher}")
+    assert answer.code == 2, answer.said
+    assert "decm: 1 of 3 jobs failed. job 1: " in answer.err
+    assert "Traceback" not in answer.said
+    table = (sweep / "sweep.md").read_text()
+    assert f"- job 1 (teacher.path={runs}/nowhere): " in table
+    assert table.count("does not exist") == 1
+    finished = ["0", "2"]
+    for job in finished:
+        for who in ("teacher", "student"):
+            assert results(sweep / job)[who] == pytest.approx(alone[who], rel=rounding, abs=0)
+    pids = {json.loads((sweep / job / ".lock").read_text())["pid"] for job in finished}
+    assert len(pids | {os.getpid()}) == 3
+    if settings == OFFLINE:
+        assert_one_wandb_run_a_job(sweep, finished)
     wait_for(lambda: not processes([runs]), 30)
 
 
@@ -118,9 +117,11 @@ def marked(runs):
     return [pid for pid, facts in processes([]).items() if facts.get(MARK) == str(runs)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(runs, started, number, code):
-    """Also where the sweep alone is killed: its job learns of it by the system. No other job is begun."""
+@pytest.mark.parametrize(
+    ("number", "code", "seeds"), [(signal.SIGTERM, 75, [0, 1]), (signal.SIGKILL, -signal.SIGKILL, [0])]
+)
+def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(runs, started, number, code, seeds):
+    """Also where the sweep alone is killed: its job learns of it by the system. No other job is begun before."""
     sweep = runs / "sweep"
     settings = [*LONG, *TWO, f"hydra.sweep.dir={sweep}"]
     process = started("-m", "seed=0,1", *settings)
@@ -132,10 +133,13 @@ def test_a_sweep_that_is_ended_in_a_job_of_two_processes_saves_it_and_goes_on(ru
     assert not (sweep / "1").exists()
     (saved,) = (path.name for path in (sweep / "0" / "checkpoints").glob("step_*"))
     assert int(saved.removeprefix("step_").removesuffix(".ckpt")) >= 20
-    answer = train(runs, "-m", "seed=0", *settings)
+    answer = train(runs, "-m", f"seed={','.join(map(str, seeds))}", *settings)
     assert answer.code == 0, answer.said
-    assert results(sweep / "0")["seed"] == 0
-    assert sorted(metrics(sweep / "0")) == list(range(60))
+    assert "All jobs are finished." in (sweep / "sweep.md").read_text()
+    assert sorted(path.name for path in sweep.iterdir() if path.name.isdecimal()) == list(map(str, seeds))
+    for seed in seeds:
+        assert results(sweep / str(seed))["seed"] == seed
+        assert sorted(metrics(sweep / str(seed))) == list(range(60))
 
 
 @pytest.mark.parametrize(
@@ -160,21 +164,6 @@ def test_a_sweep_that_is_stopped_saves_each_job_and_ends_as_a_run_does(runs, sta
     assert "Traceback" not in said
     assert all(list((sweep / job / "checkpoints").glob("step_*")) for job in ("0", "1"))
     wait_for(lambda: not marked(runs), PATIENCE)
-
-
-@pytest.mark.parametrize("launcher", ["joblib", "slurm_local"])
-def test_of_jobs_at_once_each_failure_is_told_and_the_others_finish(runs, launcher):
-    sweep, teacher = runs / "sweep", only(runs / "teacher_smoke")
-    fast = ["distill=false", "evaluation.nfe=[1]", "teacher=checkpoint", f"launcher={launcher}"]
-    paths = f"teacher.path={teacher},{runs}/nowhere,{teacher}"
-    answer = train(runs, "-m", *fast, paths, f"hydra.sweep.dir={sweep}")
-    assert answer.code == 2, answer.said
-    table = (sweep / "sweep.md").read_text()
-    assert f"- job 1 (teacher.path={runs}/nowhere): " in table
-    assert table.count("does not exist") == 1
-    assert results(sweep / "0")["teacher"] == results(sweep / "2")["teacher"]
-    assert "decm: 1 of 3 jobs failed. job 1: " in answer.err
-    assert "Traceback" not in answer.said
 
 
 @pytest.fixture
@@ -218,7 +207,7 @@ def test_under_slurm_a_jobs_tasks_are_its_processes_and_a_preempted_one_goes_on(
     assert code == 0, said + logs
     assert f"Continuing {sweep / '0'} at step" in logs
     assert logs.count("Requeued job") == 1
-    assert figures(sweep).keys() == {0, 1}
+    assert [results(sweep / job)["seed"] for job in ("0", "1")] == [0, 1]
     assert sorted(metrics(sweep / "0")) == list(range(60))
     first, second = wandb_runs(sweep / "0"), wandb_runs(sweep / "1")
     assert (len(first), len(set(first)), len(second)) == (2, 1, 1)  # the one that went on has a folder for each start

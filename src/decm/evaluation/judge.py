@@ -1,6 +1,7 @@
 """Judges: what a set of samples is compared with, by which metric, and how low the metric can go."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from decm.evaluation.classifier import DigitClassifier, accuracy, guess_accuracy
 from decm.evaluation.frechet import FrechetDistance, fit
 from decm.evaluation.points import sliced_wasserstein
-from decm.evaluation.scores import NEIGHBORS, memorized_share, precision_recall
+from decm.evaluation.scores import NEIGHBORS, Memorization, Neighborhoods, precision_recall
 from decm.flow.randomness import generator
 
 RESAMPLES = 10  # a single bootstrap resample of 2,000 digits scores anything from 0.19 to 0.46
@@ -60,13 +61,24 @@ class ImageJudge:
         self.train, self.heldout, self.heldout_labels = to_pixels(train), to_pixels(heldout), heldout_labels
         self.features = self._features(self.train)
         self.reference = f"{len(train)} training images, features of the digit classifier"
+        self.moments = fit(self.features)
+
+    @cached_property
+    def neighborhoods(self) -> Neighborhoods | None:
+        """Those of the training images' features; None for too few images."""
+        return Neighborhoods(self.features) if len(self.features) > NEIGHBORS else None
+
+    @cached_property
+    def memorization(self) -> Memorization | None:
+        """What counts as a repeated training image; None without held-out images."""
+        return Memorization(self.train, self.heldout) if len(self.heldout) else None
 
     @torch.inference_mode()
     def _features(self, pixels: Tensor) -> Tensor:
         return torch.cat([self.net(part)[0] for part in pixels.split(2048)])
 
     def _distance(self, features: Tensor) -> float:
-        metric = FrechetDistance(*fit(self.features), distributed=False)  # each rank judges whole sets
+        metric = FrechetDistance(*self.moments, distributed=False)  # each rank judges whole sets
         metric.update(features)
         return float(metric.compute())
 
@@ -74,10 +86,10 @@ class ImageJudge:
         pixels = self.to_pixels(samples)
         features = self._features(pixels)
         scores = {"value": self._distance(features), "accuracy": accuracy(self.net, pixels, labels)}
-        if min(len(features), len(self.features)) > NEIGHBORS:
-            scores |= zip(("precision", "recall"), precision_recall(features, self.features, NEIGHBORS), strict=True)
-        if len(self.heldout):
-            scores["memorized"] = memorized_share(pixels, self.train, self.heldout)
+        if self.neighborhoods is not None and len(features) > NEIGHBORS:
+            scores |= zip(("precision", "recall"), precision_recall(features, self.neighborhoods), strict=True)
+        if self.memorization is not None:
+            scores["memorized"] = self.memorization.share(pixels)
         return scores
 
     def floor(self, num: int) -> dict[str, float]:

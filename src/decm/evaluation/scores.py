@@ -131,27 +131,42 @@ def nearest_distance(a: Tensor, b: Tensor, k: int = 1) -> Tensor:
     return torch.cat([distances(part, b).kthvalue(k, dim=1).values for part in in_parts(a, b)])
 
 
-def precision_recall(samples: Tensor, reference: Tensor, k: int = NEIGHBORS) -> tuple[float, float]:
-    """Improved precision and recall (arXiv:1904.06991) of features [N, D] against [M, D] with k neighbours.
+class Neighborhoods:
+    """The balls around points [M, D] that reach to the k-th nearest other point; made once for many sets of samples.
 
-    Precision: the share of samples within the k-nearest-neighbour ball of some reference point; recall vice versa.
-    Raises ValueError unless both sets have more than k rows.
+    Raises ValueError unless there are more than k points.
     """
-    samples, reference = samples.double(), reference.double()
 
-    def covered(points: Tensor, support: Tensor) -> float:
-        radius = nearest_distance(support, support, k + 1)  # the nearest is the point itself
-        inside = [(distances(part, support) <= radius).any(1) for part in in_parts(points, support)]
+    def __init__(self, points: Tensor, k: int = NEIGHBORS) -> None:
+        self.points, self.k = points.double(), k
+        self.radius = nearest_distance(self.points, self.points, k + 1)  # the nearest is the point itself
+
+    def share(self, others: Tensor) -> float:
+        """The share of `others` [N, D] that lie within some ball."""
+        parts = in_parts(others.double(), self.points)
+        inside = [(distances(part, self.points) <= self.radius).any(1) for part in parts]
         return float(torch.cat(inside).double().mean())
 
-    return covered(samples, reference), covered(reference, samples)
 
+def precision_recall(samples: Tensor, reference: Neighborhoods) -> tuple[float, float]:
+    """Improved precision and recall (arXiv:1904.06991) of features [N, D].
 
-def memorized_share(samples: Tensor, train: Tensor, heldout: Tensor, quantile: float = 0.05) -> float:
-    """Share of samples nearer to a training image than the nearest `quantile` of held-out images are.
-
-    A generator that draws from the true distribution scores about `quantile`; one that repeats training images, 1.
+    Precision: the share of samples within the neighborhood of some reference point; recall: the share of reference
+    points within that of some sample. Raises ValueError unless there are more samples than neighbours (k).
     """
-    samples, train, heldout = samples.flatten(1).double(), train.flatten(1).double(), heldout.flatten(1).double()
-    threshold = nearest_distance(heldout, train).quantile(quantile)
-    return float((nearest_distance(samples, train) < threshold).double().mean())
+    return reference.share(samples), Neighborhoods(samples, reference.k).share(reference.points)
+
+
+class Memorization:
+    """Whether samples repeat training images: nearer to one than the nearest `quantile` of held-out images are."""
+
+    def __init__(self, train: Tensor, heldout: Tensor, quantile: float = 0.05) -> None:
+        self.train = train.flatten(1).double()
+        self.threshold = nearest_distance(heldout.flatten(1).double(), self.train).quantile(quantile)
+
+    def share(self, samples: Tensor) -> float:
+        """The share of samples that are so near.
+
+        A generator that draws from the true distribution has about `quantile`; one that repeats training images, 1.
+        """
+        return float((nearest_distance(samples.flatten(1).double(), self.train) < self.threshold).double().mean())

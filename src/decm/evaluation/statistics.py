@@ -21,7 +21,7 @@ from decm.checkpoints.checksums import weights_digest
 from decm.checkpoints.durable import save_npz, write_whole
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import Moments, is_covariance
-from decm.evaluation.scores import FeatureSubset
+from decm.evaluation.scores import NEIGHBORS, FeatureSubset, Neighborhoods
 
 KEYS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 BUILD = "Build one with: decm reference images=<folder> out=<file>.npz"
@@ -36,6 +36,7 @@ class Reference:
     features: Tensor | None = None  # [M, D] float32
     path: Path | None = None
     has_images: bool = False
+    known: Neighborhoods | None = field(default=None, init=False, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -75,6 +76,15 @@ class Reference:
                 images = torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2)  # [M, 3, H, W]
             self.features = torch.cat([extractor(part)["pool"].cpu() for part in images.split(batch_size)])
         return self.features
+
+    def neighborhoods(self, extractor: Extractor, device: torch.device) -> Neighborhoods | None:
+        """Those of `known_features`, in float64 (computed once); None where too few features are known."""
+        if self.known is None:
+            features = self.known_features(extractor)
+            if features is None or len(features) <= NEIGHBORS:
+                return None
+            self.known = Neighborhoods(features.to(device))
+        return self.known
 
 
 @lru_cache(maxsize=4)  # asked at every evaluation in the loop

@@ -95,11 +95,11 @@ class MetricSuite:
     def _neighborhoods(self) -> dict[str, float]:
         """KID, precision and recall, if the reference's features are known."""
         rows = self.kept.compute()
-        known = self.reference.known_features(self.extractor)
-        if known is None or min(len(rows), len(known)) <= NEIGHBORS:
+        known = self.reference.neighborhoods(self.extractor, rows.device)
+        if known is None or len(rows) <= NEIGHBORS:
             return {}
-        precision, recall = precision_recall(rows, known.to(rows.device), NEIGHBORS)
-        return {"kid": kernel_distance(rows, known.to(rows.device))[0], "precision": precision, "recall": recall}
+        precision, recall = precision_recall(rows, known)
+        return {"kid": kernel_distance(rows, known.points)[0], "precision": precision, "recall": recall}
 
 
 def _described(extractor: Extractor) -> str:

@@ -75,7 +75,7 @@ def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = N
     if is_first():
         save_data_metadata(folder, dataset.manifest.metadata())
     job = Job(cfg.name, stages(cfg, prepared.teacher))
-    source = prepared.source or load_or_train_teacher(cfg, dataset, partial(fit_teacher, job=job))
+    source = prepared.source or load_or_train_teacher(cfg, dataset, partial(fit_teacher, job=job), prepared.teacher)
     if not cfg.distill:
         with stopping_at_once():
             return score_teacher(cfg, folder, dataset, protocol, source, job)

@@ -50,8 +50,13 @@ class TeacherBundle:
         return replace(self, teacher=replace(self.teacher, network=network)) if self.teacher else self
 
 
-def load_or_train_teacher(cfg: DictConfig, dataset: Dataset, fit: Fit) -> TeacherBundle:
-    """The source of velocity that `teacher.kind` names; `fit(cfg, folder)` trains one where there is none yet."""
+def load_or_train_teacher(
+    cfg: DictConfig, dataset: Dataset, fit: Fit, wanted: DictConfig | None = None
+) -> TeacherBundle:
+    """The source of velocity that `teacher.kind` names.
+
+    For teacher=auto, `fit(wanted, folder)` trains one where there is none yet; `wanted` is its `teacher_config`.
+    """
     kind = cfg.teacher.kind
     if kind == "none":
         return TeacherBundle(None)
@@ -68,7 +73,7 @@ def load_or_train_teacher(cfg: DictConfig, dataset: Dataset, fit: Fit) -> Teache
         return _from_weights(cfg)
     if kind == "auto":
         began = time.perf_counter()
-        folder, reused = _trained(cfg, fit)
+        folder, reused = _trained(wanted or teacher_config(cfg), fit)
         return _from_checkpoint(cfg, str(folder), dataset.manifest, reused, time.perf_counter() - began)
     raise ValueError(f"teacher.kind={kind!r} is unknown; expected auto, checkpoint, weights, exact or none.")
 
@@ -202,11 +207,10 @@ def check_finished_teacher(teacher: DictConfig) -> None:
             raise ValueError(f"{error} It is this run's teacher: remove {folder} to have it trained anew.") from error
 
 
-def _trained(cfg: DictConfig, fit: Fit) -> tuple[Path, bool]:
+def _trained(wanted: DictConfig, fit: Fit) -> tuple[Path, bool]:
     """The folder of a finished teacher of the right hash, trained now (or its training continued) if there is none."""
-    wanted = teacher_config(cfg)
     settings = plain(wanted)
-    key, root = teacher_hash(settings), Path(cfg.runs)
+    key, root = teacher_hash(settings), Path(wanted.runs)
     launched = inherited_folder("DECM_TEACHER_FOLDER", root)
     if launched is not None:  # the main process holds the lock and waits for this one in the fit
         if not (launched / RESULTS).is_file():

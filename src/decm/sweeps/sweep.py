@@ -1,24 +1,29 @@
 """A sweep (`decm train -m`): its folder, how a second start finds it again, and its table at the end."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from decm.checkpoints.durable import write_text
 from decm.runs.exits import JobError
 from decm.runs.locks import lock, unlock
+from decm.settings.composition import compose
 from decm.settings.limits import check_name
 from decm.settings.quoting import escape_interpolation, quote
-from decm.settings.task import fail, run_task
+from decm.settings.task import fail, in_plain_words, run_task
 from decm.settings.words import inherited, typed_words
 from decm.sweeps.table import HOW, OVERRIDES, SWEEP, planned_jobs, read_jobs, write_report
 
 NOT_OURS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
+NUMBER = re.compile(r"=[-+.\d]+(e[-+]?\d+)?$")
 OPEN: dict[str, DictConfig] = {}  # the sweep that this process does
 
 
@@ -47,17 +52,21 @@ def begin(config: DictConfig) -> None:
     wanted: dict[str, Any] = {"overrides": identity(typed_words(config.hydra)), "jobs": count_jobs(config)}
     wanted["inherited"] = inherited(config.hydra)
     folder = to_continue(config, wanted) or Path(config.hydra.sweep.dir)
+    check_values(config)
     _fix(config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock(folder)
     known = read_sweep(folder)
-    if known is not None and "n_trials" in config.hydra.sweeper and known["overrides"] != wanted["overrides"]:
-        raise ValueError(
-            f"{folder} is a study with other settings: found {' '.join(known['overrides'])}, expected "
-            f"{' '.join(wanted['overrides'])}. Its trials do not compare; set hydra.sweep.dir=<another folder>."
-        )
-    if known is not None and "n_trials" not in config.hydra.sweeper:
+    if known is not None and not is_study(config):
         check_jobs(config, folder)
+    elif known is not None and known["overrides"] != wanted["overrides"]:
+        if any(folder.glob(f"*/{OVERRIDES}")):
+            raise ValueError(
+                f"{folder} is a study with other settings: found {' '.join(known['overrides'])}, expected "
+                f"{' '.join(wanted['overrides'])}. Its trials do not compare; set hydra.sweep.dir=<another folder>."
+            )
+        for path in folder.glob("*.db"):  # no trial was begun
+            path.unlink()
     write_text(folder / SWEEP, yaml.safe_dump(wanted, sort_keys=False))
     OPEN["config"] = config
     done = count_finished(folder)
@@ -118,10 +127,32 @@ def identity(overrides: Iterable[str]) -> list[str]:
     return [word for word in overrides if word.split("=", 1)[0] not in HOW]
 
 
+def is_study(config: DictConfig) -> bool:
+    """Whether the sweep is a study of Optuna's, and no grid."""
+    return "n_trials" in config.hydra.sweeper
+
+
 def count_jobs(config: DictConfig) -> int:
     """How many jobs a sweep has: of a grid the product of its values, of a study the total of its trials."""
-    sweeper = config.hydra.sweeper
-    return int(sweeper.n_trials) if "n_trials" in sweeper else len(grid(config))
+    return int(config.hydra.sweeper.n_trials) if is_study(config) else len(grid(config))
+
+
+def check_values(config: DictConfig) -> None:
+    """Raise ValueError where a value of the sweep makes a configuration that cannot be composed.
+
+    Each value is tried once, beside the first ones of the other settings; of numbers one stands for all.
+    """
+    tried = set[str]()
+    for words in study(config) if is_study(config) else grid(config):
+        kinds = {NUMBER.sub("=a number", word) for word in words}
+        if kinds <= tried:
+            continue
+        try:
+            compose("train", words)
+        except (HydraException, OmegaConfBaseException) as error:
+            why = in_plain_words(" ".join(f"{error} {error.__cause__ or ''}".split()))
+            raise ValueError(f"A job of this sweep cannot be done ({' '.join(words)}): {why}") from error
+        tried |= kinds
 
 
 def check_jobs(config: DictConfig, folder: Path) -> None:
@@ -137,16 +168,30 @@ def check_jobs(config: DictConfig, folder: Path) -> None:
             )
 
 
+def swept(config: DictConfig) -> list[str]:
+    """The overrides of a sweep: those of its file, and the typed ones."""
+    return [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()] + typed_words(config.hydra)
+
+
 def grid(config: DictConfig) -> list[list[str]]:
     """The overrides of each job of a grid, in the order of their numbers."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    sweeper = config.hydra.sweeper
-    words = [f"{key}={value}" for key, value in (sweeper.params or {}).items()] + typed_words(config.hydra)
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    return [list(job) for job in BasicSweeper.split_arguments(parser.parse_overrides(words), None)[0]]
+    return [list(job) for job in BasicSweeper.split_arguments(parser.parse_overrides(swept(config)), None)[0]]
+
+
+def study(config: DictConfig) -> list[list[str]]:
+    """Overrides of as many jobs as show each choice of a study, and an end of each of its ranges."""
+    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+
+    space, _ = create_params_from_overrides(swept(config))
+    fixed = [word for word in swept(config) if word.split("=", 1)[0] not in space]
+    values = {key: vars(drawn).get("choices") or [vars(drawn)["low"]] for key, drawn in space.items()}
+    longest = max(map(len, values.values()), default=1)
+    return [[*fixed, *(f"{key}={v[min(k, len(v) - 1)]}" for key, v in values.items())] for k in range(longest)]
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:

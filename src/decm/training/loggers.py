@@ -65,7 +65,7 @@ def open_wandb(settings: dict[str, Any], folder: Path, group: str | None, mode: 
     try:
         run = logger.experiment
     except (Error, ValueError) as error:
-        why = " ".join(str(error).split())
+        why = refusal(error)
         if mode != "online":
             raise ValueError(f"W&B refuses this run: {why}. Mend the logger's settings, or set logger=csv.") from error
         print(f"W&B: refused online ({why}), so this run is kept offline; `wandb sync` uploads it.", flush=True)
@@ -88,7 +88,7 @@ def project_of_wandb(chosen: dict[str, Any]) -> str:
 
 
 def check_wandb(settings: dict[str, Any]) -> None:
-    """Raise ValueError for a project, an entity or a group that W&B refuses."""
+    """Raise ValueError for a project, an entity, a group or a variable of the environment that W&B refuses."""
     from wandb import Settings
     from wandb.errors import Error
 
@@ -96,7 +96,18 @@ def check_wandb(settings: dict[str, Any]) -> None:
     try:
         Settings(project=project_of_wandb(chosen), entity=chosen["entity"], run_group=chosen["group"])
     except (Error, ValueError) as error:
-        raise ValueError(f"logger.project, entity or group: W&B refuses {' '.join(str(error).split())}") from error
+        raise ValueError(f"logger.project, entity or group: W&B refuses this: {refusal(error)}") from error
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        try:
+            Settings().update_from_env_vars({name: os.environ[name]})
+        except (Error, ValueError) as error:
+            raise ValueError(f"The variable {name}: W&B refuses its value: {refusal(error)}") from error
+
+
+def refusal(error: Exception) -> str:
+    """What W&B says against a value, without the value itself, which may be a secret."""
+    said = [one["msg"] for one in error.errors()] if hasattr(error, "errors") else [str(error)]
+    return "; ".join(" ".join(one.split()) for one in said)
 
 
 def segments(settings: dict[str, Any]) -> list[str]:
