@@ -1,12 +1,19 @@
-"""What the two-process tests run in each process; imported by name, so that spawned processes find it."""
+"""What the tests of several ranks run in each process; imported by name, so that the processes find it."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed as dist
 
+from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.statistics import Reference
 from decm.evaluation.suite import MetricSuite, SuiteJudge
+from decm.flow.flow_map import FlowMap
+from forked import start
 
 
 class PixelFeatures:
@@ -59,11 +66,52 @@ def judged_alone(num: int) -> dict[str, float]:
     return SuiteJudge([(PixelFeatures(), reference())], lambda x: x).score(images(num, 2, 200), torch.arange(num) % 3)
 
 
-def worker(rank: int, world: int, folder: str, num: int) -> None:
+def evaluated(num: int) -> tuple[dict[int, dict[str, float]] | None, int]:
+    """(the scores of `num` samples by an evaluator, of which all ranks make their share; images seen by this rank)."""
+    seen = []
+
+    class Counting(PixelFeatures):
+        def __call__(self, images):
+            seen.append(len(images))
+            return super().__call__(images)
+
+    def to_pixels(states):
+        return (127 + 60 * states).clamp(0, 255).to(torch.uint8)
+
+    def net(x, t, s, y):
+        return torch.sin(3 * x.flip(-1)) + 0.1 * y[:, None, None, None] - t[:, None, None, None]
+
+    judge = SuiteJudge([(Counting(), reference())], to_pixels, batch_size=5)
+    return Evaluator(judge, (3, 4, 4), 3, batch_size=7)(FlowMap(net), [1, 4], num, ()), sum(seen)
+
+
+@contextmanager
+def group(rank: int, world: int, folder: str) -> Iterator[None]:
+    """A group of `world` processes over gloo, of which this is `rank`."""
     rendezvous, patience = f"file://{folder}/rendezvous", timedelta(seconds=60)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world, timeout=patience)
-    if rank == 0:  # as evaluation in the loop: one rank judges, the other does not take part
-        torch.save(judged_alone(num), f"{folder}/alone.pt")
-    found = {name: scores(rank, world, num, *case) for name, case in CASES.items()}
-    torch.save(found, f"{folder}/scores_{rank}.pt")
+    yield
     dist.destroy_process_group()
+
+
+def scoring(rank: int, world: int, folder: str, num: int) -> None:
+    with group(rank, world, folder):
+        if rank == 0:  # one rank judges, the other does not take part
+            torch.save(judged_alone(num), f"{folder}/alone.pt")
+        found = {name: scores(rank, world, num, *case) for name, case in CASES.items()}
+        torch.save(found, f"{folder}/{rank}.pt")
+
+
+def evaluating(rank: int, world: int, folder: str, num: int) -> None:
+    torch.set_num_threads(1)
+    with group(rank, world, folder):
+        torch.save(evaluated(num), f"{folder}/{rank}.pt")
+
+
+def run_group(target: Callable[[int, int, str, int], None], world: int, folder: Path, num: int) -> list[Any]:
+    """What each rank of a group has saved."""
+    processes = [start(target, rank, world, str(folder), num) for rank in range(world)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * world
+    return [torch.load(folder / f"{rank}.pt") for rank in range(world)]

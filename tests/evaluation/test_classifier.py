@@ -8,7 +8,6 @@ from decm.data.manifest import to_pixels
 from decm.evaluation import classifier
 from decm.evaluation.classifier import accuracy, cached_classifier, guess_accuracy
 from decm.evaluation.extractors import build_extractor
-from decm.evaluation.frechet import fit
 from decm.evaluation.judge import ImageJudge
 
 DATA = digits()
@@ -94,7 +93,7 @@ def test_the_judge_of_digits_prefers_real_ones_and_sees_repeated_ones(trained):
 def test_the_judge_of_digits_scores_one_repeated_digit(trained):
     """The distance is |m_a - m_b|^2 + tr(B), whichever the digit is; the others are those of its one point."""
     judge = ImageJudge(trained[1], pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
-    mean, cov = fit(judge.features)
+    mean, cov = judge.moments
     for row in range(0, 200, 40):
         found = judge.score(DATA.train_x[row : row + 1].expand(200, 1, 8, 8), DATA.train_y[row].expand(200))
         feature = trained[1](TRAIN[0][row : row + 1])[0][0].double()

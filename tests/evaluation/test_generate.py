@@ -6,6 +6,7 @@ import torch
 
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.generate import balanced_labels, check_labels, generate, generate_many, in_batches
+from decm.evaluation.judge import Judge
 from decm.flow.exact import GaussianFlow
 from decm.flow.flow_map import FlowMap
 from decm.flow.solvers import choose_sampler
@@ -17,7 +18,9 @@ FLOW = FlowMap(NET)
 
 
 def run(labels, nfe=2, sampler="consistency", seed=0, batch_size=500) -> torch.Tensor:
-    return generate_many(FLOW, SHAPE, labels=labels, nfe=nfe, sampler=sampler, seed=seed, batch_size=batch_size)
+    return generate_many(FLOW, SHAPE, labels=labels, nfe=nfe, sampler=sampler, seed=seed, batch_size=batch_size)[
+        "samples"
+    ]
 
 
 @pytest.mark.parametrize("sampler", ["consistency", "n2n_then_consistency", "euler", "flow_map_steps"])
@@ -111,13 +114,17 @@ def test_every_index_is_in_exactly_one_batch():
     assert max(map(len, parts)) == 5
 
 
-class Counted:
+class Counted(Judge):
     """A judge that notes what it was given."""
 
     metric, reference = "count", "nothing"
 
-    def score(self, samples, labels):
-        return {"value": float(len(samples)), "mean": float(samples.mean()), "labels": float(labels.bincount().max())}
+    def features(self, samples):
+        return {"mean": samples.flatten(1).mean(1)}
+
+    def compare(self, features, labels):
+        mean = features["mean"]
+        return {"value": float(len(mean)), "mean": float(mean.mean()), "labels": float(labels.bincount().max())}
 
     def floor(self, num):
         return {"value": 0.0}

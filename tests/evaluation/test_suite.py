@@ -11,7 +11,7 @@ from decm.evaluation.scores import Neighborhoods, kernel_distance, precision_rec
 from decm.evaluation.statistics import Reference, build_reference
 from decm.evaluation.suite import MetricSuite, SuiteJudge
 from helpers import random_states
-from ranks import CASES, PixelFeatures, images, reference, scores, worker
+from ranks import CASES, PixelFeatures, evaluated, evaluating, images, reference, run_group, scores, scoring
 
 NUM = 101  # divides evenly into nothing
 
@@ -20,9 +20,8 @@ NUM = 101  # divides evenly into nothing
 def two_ranks(tmp_path_factory) -> list[dict[str, dict[str, float]]]:
     """The scores of each of two real gloo ranks, by case."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(worker, (2, str(folder), NUM), nprocs=2)
-    alone = torch.load(folder / "alone.pt")
-    return [torch.load(folder / f"scores_{rank}.pt") | {"alone": alone} for rank in range(2)]
+    found = run_group(scoring, 2, folder, NUM)
+    return [by_case | {"alone": torch.load(folder / "alone.pt")} for by_case in found]
 
 
 def test_the_scores_are_those_of_the_whole_feature_arrays():
@@ -47,6 +46,18 @@ def test_two_ranks_equal_one(case, two_ranks):
         assert two["fd"] == pytest.approx(one["fd"], rel=1e-10, abs=1e-10)
         for name in one:
             assert two[name] == pytest.approx(one[name], rel=1e-9), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_an_evaluation_by_several_ranks_is_that_of_one_bit_for_bit_and_each_looks_at_its_own_samples(world, tmp_path):
+    """60 samples in 9 batches: in the last round some ranks have none."""
+    alone, seen = evaluated(60)
+    found = run_group(evaluating, world, tmp_path, 60)
+    assert found[0][0] == alone
+    assert all(scores is None for scores, _ in found[1:])
+    assert sum(own for _, own in found) == seen == 2 * 60
+    assert max(own for _, own in found) <= 2 * 7 * math.ceil(9 / world)
 
 
 @pytest.mark.slow

@@ -32,8 +32,11 @@ class Judge:
     def __init__(self):
         self.asked = 0
 
-    def score(self, samples, labels):
-        self.asked += 1
+    def features(self, samples):
+        return {"samples": samples}
+
+    def compare(self, features, labels):
+        self.asked, samples = self.asked + 1, features["samples"]
         return {"value": float(samples.mean()), "largest": float((samples.flatten(1).sum(1) * labels).max())}
 
 

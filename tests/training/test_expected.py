@@ -26,7 +26,10 @@ class Scripted:
     def __init__(self, values):
         self.values = iter(values)
 
-    def score(self, samples, labels):
+    def features(self, samples):
+        return {"samples": samples}
+
+    def compare(self, features, labels):
         return {"value": next(self.values)}
 
 

@@ -22,8 +22,11 @@ class MeanJudge:
 
     metric, reference = "mean", "nothing"
 
-    def score(self, samples, labels):
-        return {"value": float(samples.mean())}
+    def features(self, samples):
+        return {"samples": samples}
+
+    def compare(self, features, labels):
+        return {"value": float(features["samples"].mean())}
 
 
 class Painter:

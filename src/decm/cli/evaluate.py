@@ -1,7 +1,7 @@
 """`decm evaluate`: score a checkpoint at several NFEs, into evaluation_<time>.json beside its results.
 
-Under torchrun all processes generate, and the first one scores. What is generated is kept until the scores are
-written, so that an evaluation that was cut off goes on where it was.
+Under torchrun all processes generate samples and extract their features, and the first one compares those with the
+reference. Both are kept until the scores are written, so that an evaluation that was cut off goes on where it was.
 """
 
 import os

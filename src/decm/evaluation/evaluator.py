@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from decm.evaluation.generate import balanced_labels, generate_many
+from decm.evaluation.generate import Rows, balanced_labels, generate_many, itself
 from decm.evaluation.judge import Judge
 from decm.flow.flow_map import FlowMap
 from decm.flow.solvers import choose_sampler
 
+FINITE = "finite"
 Progress = Callable[[str], None]
 
 
@@ -36,26 +37,37 @@ class Evaluator:
 
     def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
         """Samples [num_samples, *shape] of the default labels and seeds; None on ranks but the first."""
-        labels = balanced_labels(num_samples, self.num_classes)
-        sampler = self.sampler(nfe, trained_on)
+        found = self._made(flow_map, nfe, num_samples, trained_on, judged=False)
+        return None if found is None else found["samples"]
+
+    def _made(
+        self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str], judged: bool
+    ) -> Rows | None:
+        """The samples, or what is judged of them; None on ranks but the first."""
         return generate_many(
             flow_map,
             self.shape,
-            labels=labels,
+            labels=balanced_labels(num_samples, self.num_classes),
             nfe=nfe,
-            sampler=sampler,
+            sampler=self.sampler(nfe, trained_on),
             seed=self.seed,
             batch_size=self.batch_size,
             device=self.device,
+            look=self._judged if judged else itself,
         )
 
-    def _score(self, samples: Tensor, nfe: int) -> dict[str, float]:
-        """The judge's scores; NaN, and a printed line, where samples are not finite, which pictures would hide."""
-        found = self.judge.score(samples, balanced_labels(len(samples), self.num_classes))
-        broken = int((~samples.isfinite().flatten(1).all(1)).sum())
-        if not broken:
+    def _judged(self, samples: Tensor) -> Rows:
+        """What is judged of a batch, on the rank that made it; pictures would hide what is not finite."""
+        return {**self.judge.features(samples), FINITE: samples.isfinite().flatten(1).all(1)}
+
+    def _score(self, features: Rows, nfe: int) -> dict[str, float]:
+        """The judge's scores; NaN, and a printed line, where samples are not finite."""
+        finite, num = features[FINITE], len(features[FINITE])
+        found = self.judge.compare(features, balanced_labels(num, self.num_classes))
+        if finite.all():
             return found
-        print(f"{broken} of {len(samples)} samples at NFE {nfe} are NaN or infinite: the figures are NaN.", flush=True)
+        broken = num - int(finite.sum())
+        print(f"{broken} of {num} samples at NFE {nfe} are NaN or infinite: the figures are NaN.", flush=True)
         return dict.fromkeys(found, math.nan)
 
     def __call__(
@@ -66,7 +78,9 @@ class Evaluator:
         trained_on: Collection[str],
         progress: Progress = lambda _: None,
     ) -> dict[int, dict[str, float]] | None:
-        """Scores by NFE. Of several ranks all must call it; the first judges, the others get None.
+        """Scores by NFE. Of several ranks all must call it; each extracts its samples' features, the first compares.
+
+        The others get None.
 
         Raises ValueError for an NFE outside 1 to 1000 or fewer than two samples.
         """
@@ -75,7 +89,7 @@ class Evaluator:
         scores = {}
         for nfe in nfes:
             progress(f"{nfe} step{'s' if nfe > 1 else ''}")
-            samples = self.samples(flow_map, nfe, num_samples, trained_on)
-            if samples is not None:
-                scores[nfe] = self._score(samples, nfe)
+            features = self._made(flow_map, nfe, num_samples, trained_on, judged=True)
+            if features is not None:
+                scores[nfe] = self._score(features, nfe)
         return scores or None

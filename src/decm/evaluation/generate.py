@@ -1,7 +1,7 @@
 """Samples from seeds: sample i has its noise, its renoising and its label from (seed, i) alone."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 from unicodedata import normalize
@@ -13,6 +13,8 @@ from torch import distributed as dist
 from decm.flow.flow_map import FlowMap
 from decm.flow.randomness import normal
 from decm.flow.solvers import sample
+
+Rows = dict[str, Tensor]  # by name, a row a sample, on the CPU
 
 
 def balanced_labels(num: int, num_classes: int) -> Tensor:
@@ -71,6 +73,11 @@ def _close(label: str, class_names: Sequence[str]) -> str:
     return f": close are {', '.join(f'{name!r} ({k})' for name, k in found[:5])}" if found else ""
 
 
+def itself(samples: Tensor) -> Rows:
+    """The samples, as rows of that name."""
+    return {"samples": samples}
+
+
 @torch.no_grad()  # not inference_mode: a network that is sharded keeps the tensors it gathers, and trains on
 def generate(
     flow_map: FlowMap,
@@ -97,6 +104,12 @@ def in_batches(num: int, batch_size: int) -> Iterator[Tensor]:
     return iter(torch.arange(num).split(batch_size))
 
 
+def joined(parts: Iterable[Rows]) -> Rows:
+    """The rows of several batches, in their order."""
+    first, *others = parts
+    return {name: torch.cat([rows, *(other[name] for other in others)]) for name, rows in first.items()}
+
+
 def generate_many(
     flow_map: FlowMap,
     shape: Sequence[int],
@@ -106,24 +119,28 @@ def generate_many(
     seed: int = 0,
     batch_size: int = 500,
     device: torch.device | str = "cpu",
-) -> Tensor | None:
-    """`generate` in batches: [N, *shape]; shared by the ranks of torch.distributed where there are several.
+    look: Callable[[Tensor], Rows] = itself,
+) -> Rows | None:
+    """What `look` sees of each batch of `generate` (the samples): N rows by name; the work of all ranks, if several.
 
-    All of them must call it. Rank r of W makes batches r, r + W, ..., and rank 0 gets the samples, the others None. The
-    batches are the same for any number of ranks. A network may be sharded over the ranks, so that each call of it is a
-    collective: all call it equally often, and a rank that lacks a batch in the last round repeats the last one.
+    All of them must call it. Rank r of W makes batches r, r + W, ... and looks at them; rank 0 gets the rows, the
+    others None. The batches are the same for any number of ranks. A network may be sharded over the ranks, so that each
+    call of it is a collective: all call it equally often, and a rank that lacks a batch in the last round repeats the
+    last one.
     """
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    batches = list(in_batches(len(labels), batch_size))
-    mine = [batches[min(first + rank, len(batches) - 1)] for first in range(0, len(batches), world_size)]
-    parts = [
-        generate(flow_map, shape, labels=labels[index], nfe=nfe, sampler=sampler, seed=seed, index=index, device=device)
-        for index in mine
-    ]
-    if world_size == 1:
-        return torch.cat(parts)
-    found: list[list[Tensor]] | None = [[]] * world_size if rank == 0 else None
-    dist.gather_object(parts, found)  # by way of the GPU where the backend is NCCL
-    if found is None:
-        return None
-    return torch.cat([part for together in zip(*found, strict=True) for part in together][: len(batches)])
+    batches, parts = list(in_batches(len(labels), batch_size)), dict[int, Rows]()
+    for first in range(0, len(batches), world_size):
+        index = batches[min(first + rank, len(batches) - 1)]
+        made = generate(
+            flow_map, shape, labels=labels[index], nfe=nfe, sampler=sampler, seed=seed, index=index, device=device
+        )
+        if first + rank < len(batches):
+            parts[first + rank] = look(made)
+    if world_size > 1:
+        found: list[dict[int, Rows]] | None = [{}] * world_size if rank == 0 else None
+        dist.gather_object(parts, found)  # by way of the GPU where the backend is NCCL
+        if found is None:
+            return None
+        parts = {number: rows for part in found for number, rows in part.items()}
+    return joined(parts[number] for number in range(len(batches)))

@@ -18,7 +18,7 @@ from torch import Tensor
 from decm.checkpoints.durable import save_npz, write_whole
 from decm.evaluation.devices import rank_and_world
 from decm.evaluation.evaluator import Evaluator
-from decm.evaluation.generate import balanced_labels, generate, in_batches
+from decm.evaluation.generate import Rows, balanced_labels, generate, in_batches, itself, joined
 from decm.evaluation.progress import progress
 from decm.flow.flow_map import FlowMap
 
@@ -31,10 +31,11 @@ WAIT = 0.5  # seconds between looks at what the other processes have made
 class StoredEvaluator(Evaluator):
     """An evaluator that keeps each batch of samples as a file below `folder`, so that a second start goes on.
 
-    Process `rank` of `world_size` makes every world_size-th batch; process 0 waits for the others' and has them all, so
-    that all must see the folder. Batches are the same for any number of processes. As a network may be sharded over
-    them, all call it equally often: what is missing of `world_size` batches in a row is made by all, and a process that
-    lacks a batch at the end repeats the last one. `identity` is what else the samples depend on.
+    Process `rank` of `world_size` makes every world_size-th batch and what is judged of it; process 0 waits for the
+    others' and has them all, so that all must see the folder. Batches are the same for any number of processes. As a
+    network may be sharded over them, all call it equally often: what is missing of `world_size` batches in a row is
+    made by all, and a process that lacks a batch at the end repeats the last one. `identity` is what else the samples
+    depend on.
     """
 
     folder: Path = Path("samples_cache")
@@ -58,14 +59,16 @@ class StoredEvaluator(Evaluator):
         ]
         return self.folder / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
-    def samples(self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str]) -> Tensor | None:
+    def _made(
+        self, flow_map: FlowMap, nfe: int, num_samples: int, trained_on: Collection[str], judged: bool
+    ) -> Rows | None:
         place, sampler = self.place(nfe, num_samples, trained_on), self.sampler(nfe, trained_on)
         place.mkdir(parents=True, exist_ok=True)
         if self.rank == 0:
             self._hold(place)
         labels, batches = balanced_labels(num_samples, self.num_classes), list(in_batches(num_samples, self.batch_size))
         paths = [place / f"{number:06d}.npy" for number in range(len(batches))]
-        mine, parts = paths[self.rank :: self.world_size], dict[int, Tensor]()
+        mine = paths[self.rank :: self.world_size]
         kept = sum(path.is_file() for path in mine)
         if 0 < kept < len(mine):
             print(f"{nfe} steps: {kept} of {len(mine)} batches of process {self.rank} are there already.", flush=True)
@@ -86,14 +89,35 @@ class StoredEvaluator(Evaluator):
                     )
                     if k == first + self.rank:
                         write_array(paths[k], made.numpy())
-                        parts[k] = made
+                if judged and first + self.rank < len(paths):
+                    self._look(paths[first + self.rank])
                 advance(sum(len(batches[k]) for k in together))
         if self.rank:
             return None
-        for k, path in enumerate(paths):
-            while k not in parts and not path.is_file():  # the launcher ends all processes if one fails
-                time.sleep(WAIT)
-        return torch.cat([parts[k] if k in parts else torch.from_numpy(np.load(paths[k])) for k in range(len(paths))])
+        return joined(self._rows_at_last(path, judged) for path in paths)
+
+    def _features_of(self, samples: Path) -> Path:
+        """The file of what this judge compares of a batch of samples."""
+        judge = hashlib.sha256(self.judge.reference.encode()).hexdigest()[:8]
+        return samples.with_suffix(f".{judge}.npz")
+
+    def _look(self, samples: Path) -> None:
+        """Write down what is judged of a batch of samples, unless it is there."""
+        path = self._features_of(samples)
+        if not path.is_file():
+            rows = self._judged(torch.from_numpy(np.load(samples)))
+            path.parent.mkdir(parents=True, exist_ok=True)  # another evaluation may just have removed it
+            write_whole(path, lambda part: save_npz(part, **{name: value.numpy() for name, value in rows.items()}))
+
+    def _rows_at_last(self, samples: Path, judged: bool) -> Rows:
+        """The rows of a batch, once the process that makes them has written them."""
+        path = self._features_of(samples) if judged else samples
+        while not path.is_file():  # the launcher ends all processes if one fails
+            time.sleep(WAIT)
+        if not judged:
+            return itself(torch.from_numpy(np.load(path)))
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}
 
     def _hold(self, place: Path) -> None:
         """Show that this evaluation uses a folder, for another one of the same samples that ends before."""

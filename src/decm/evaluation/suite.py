@@ -9,6 +9,8 @@ from torchmetrics import MeanMetric
 
 from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import FrechetDistance
+from decm.evaluation.generate import Rows, in_batches, joined
+from decm.evaluation.judge import Judge
 from decm.evaluation.scores import NEIGHBORS, FeatureSubset, InceptionScore, kernel_distance, precision_recall
 from decm.evaluation.statistics import KEYS, Reference, weights_of
 from decm.flow.randomness import generator
@@ -65,12 +67,13 @@ class MetricSuite:
             raise ValueError(
                 f"{len(images)} images, numbered {index.tolist()[:8]}...; expected numbers 0 to {self.num - 1}."
             )
-        self._feed(self.extractor(images), labels, index)
-        self.seen += len(images)
+        self.add(self.extractor(images), labels, index)
 
-    def _feed(self, found: dict[str, Tensor], labels: Tensor, index: Tensor) -> None:
+    def add(self, found: Rows, labels: Tensor, index: Tensor) -> None:
+        """Add the features of samples number `index` [N], with labels [N]."""
+        self.seen += len(index)
         for name, distance in self.distances.items():
-            distance.update(found[name])
+            distance.update(found[name].to(distance.device))
         if self.keep:
             self.kept.update(found["pool"].to(self.kept.device), index)
         if self.inception_score is not None:
@@ -82,7 +85,7 @@ class MetricSuite:
         """The scores; the first is the Frechet distance. Raises ValueError below two samples."""
         if not self.seen:  # a rank without samples takes part in the reductions all the same
             nothing = {name: torch.zeros(0, dim) for name, dim in self.extractor.dims.items()}
-            self._feed(nothing, torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+            self.add(nothing, torch.zeros(0), torch.zeros(0, dtype=torch.int64))
         scores = {self.extractor.metric: float(self.distances["pool"].compute())}
         if "spatial" in self.distances:
             scores["sfid"] = float(self.distances["spatial"].compute())
@@ -109,11 +112,11 @@ def _described(extractor: Extractor) -> str:
     return f"{extractor.name} ({'; '.join(notes)})" if notes else extractor.name
 
 
-class SuiteJudge:
+class SuiteJudge(Judge):
     """Judges states by `MetricSuite`s (the first one's Frechet distance is `value`); `to_pixels` makes uint8 images.
 
-    Each pair of extractor and reference makes a suite; all see each batch of `batch_size` images once. Scores of the
-    second and later ones carry their extractor's name, except for fdd. One rank judges whole sets of samples.
+    Each pair of extractor and reference makes a suite; `batch_size` images are decoded and looked at together. Scores
+    of the second and later ones carry their extractor's name, except for fdd. One rank compares whole sets of samples.
     """
 
     metric = "frechet_distance"
@@ -132,15 +135,27 @@ class SuiteJudge:
         self.pairs, self.to_pixels, self.batch_size, self.keep, self.device = pairs, to_pixels, batch_size, keep, device
         self.reference = "; ".join(f"{of.describe()}, features {_described(extractor)}" for extractor, of in pairs)
 
-    def score(self, samples: Tensor, labels: Tensor) -> dict[str, float]:
+    def features(self, samples: Tensor) -> Rows:
+        return joined(self._seen(self.to_pixels(part)) for part in samples.split(self.batch_size))
+
+    def _seen(self, pixels: Tensor) -> Rows:
+        """{extractor's number/kind of features: rows}, of the kinds that its suite needs."""
+        rows: Rows = {}
+        for number, (extractor, reference) in enumerate(self.pairs):
+            found = extractor.to(self.device)(pixels)
+            needed = {"pool", "logits", *reference.moments} & found.keys()
+            rows |= {f"{number}/{kind}": found[kind].cpu() for kind in sorted(needed)}
+        return rows
+
+    def compare(self, features: Rows, labels: Tensor) -> dict[str, float]:
         suites = [
-            MetricSuite(extractor, reference, len(samples), self.keep, distributed=False, device=self.device)
+            MetricSuite(extractor, reference, len(labels), self.keep, distributed=False, device=self.device)
             for extractor, reference in self.pairs
         ]
-        for part, of in zip(samples.split(self.batch_size), labels.split(self.batch_size), strict=True):
-            pixels = self.to_pixels(part)
-            for suite in suites:
-                suite.update(pixels, of)
+        for number, suite in enumerate(suites):
+            mine = {name.split("/")[1]: rows for name, rows in features.items() if name.startswith(f"{number}/")}
+            for index in in_batches(len(labels), self.batch_size):
+                suite.add({kind: rows[index] for kind, rows in mine.items()}, labels[index], index)
         first, *others = (suite.compute() for suite in suites)
         scores = {"value": next(iter(first.values())), **first}
         for suite, more in zip(suites[1:], others, strict=True):

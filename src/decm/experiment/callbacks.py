@@ -113,27 +113,25 @@ def build_callbacks(
     if cfg.snapshots.every:
         kept = cfg.snapshots
         callbacks.append(EMASnapshots(folder / FOLDER, kept.every, list(kept.sigma_rels), kept.dtype))
-    evaluate = None
+    evaluate, watchdog = None, Watchdog(folder, cfg.guard.hang_timeout)
     if protocol is not None:
         e, names = cfg.evaluation, segment_names(cfg)
         evaluator = build_evaluator(cfg, protocol, dataset)
         in_loop = e.every_nfe or e.nfe
         evaluate = Evaluate(e.every, in_loop, e.every_num_samples, evaluator, protocol.map_errors, names)
-        callbacks += [
-            Previews(
-                e.preview_every,
-                e.nfe,
-                evaluator=evaluator,
-                painter=protocol.painter,
-                folder=folder / "previews",
-                trained_on=names,
-                teacher=source.flow_map,
-            ),
-            evaluate,
-            *build_expected(cfg, settings, evaluate),
-        ]
+        previews = Previews(
+            e.preview_every,
+            e.nfe,
+            evaluator=evaluator,
+            painter=protocol.painter,
+            folder=folder / "previews",
+            trained_on=names,
+            teacher=source.flow_map,
+        )
+        previews.alive = evaluate.alive = watchdog.alive
+        callbacks += [previews, evaluate, *build_expected(cfg, settings, evaluate)]
     return [
         *callbacks,
-        Watchdog(folder, cfg.guard.hang_timeout),
+        watchdog,
         Checkpoints(folder / CHECKPOINTS, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate),
     ]

@@ -69,7 +69,7 @@ def run_in(cfg: DictConfig, chosen: Path | None, group: str | None = None) -> fl
 def run(cfg: DictConfig, folder: Path, prepared: Prepared, group: str | None = None) -> float | None:
     """Train in `folder`, evaluate, and write results.json, table.md and the pictures; None on processes but the first.
 
-    Each process generates its share of the samples, the first one scores and writes.
+    Each process generates its share of the samples and extracts their features, the first one scores and writes.
     """
     dataset, protocol = prepared.dataset, prepared.protocol
     if is_first():

@@ -22,7 +22,8 @@ class Watchdog(Callback):
     """Each rank notes in `folder/heartbeats/` how often it came to wait for the others (once a micro-batch).
 
     A rank that does not come there again within `seconds` says which ranks are behind, and ends its process; launchers
-    end the others. Only with several ranks. It comes after the callbacks that may hang when a micro-batch starts.
+    end the others. An evaluation, which takes long, says that it goes on by `alive`. Only with several ranks. It comes
+    after the callbacks that may hang when a micro-batch starts.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -30,7 +31,7 @@ class Watchdog(Callback):
             raise ValueError(f"guard.hang_timeout={seconds}; expected a number of seconds above 0.")
         self.folder, self.seconds = folder / HEARTBEATS, seconds
         self.waits, self.step, self.rank, self.world = 0, 0, 0, 1
-        self._last = time.monotonic()
+        self._last, self._noted = time.monotonic(), 0
         self._done = threading.Event()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,8 +51,15 @@ class Watchdog(Callback):
             self.waits, self.step = self.waits + 1, trainer.global_step
             self._note()
 
+    def alive(self) -> None:
+        """This rank goes on: called equally often on all of them, between two micro-batches."""
+        self.waits, self._last = self.waits + 1, time.monotonic()  # the thread writes it down
+
     def _note(self) -> None:
-        self._last = time.monotonic()
+        self._last, self._noted = time.monotonic(), self.waits
+        self._write()
+
+    def _write(self) -> None:
         heartbeat = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
         with contextlib.suppress(OSError):  # a full disk is reported where it costs something: at a checkpoint
             text = json.dumps(heartbeat)
@@ -63,6 +71,9 @@ class Watchdog(Callback):
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.seconds / 4)):
+            if self._noted != self.waits:
+                self._noted = self.waits
+                self._write()
             if time.monotonic() - self._last > self.seconds:
                 try:
                     print(f"decm: {self.verdict()}", file=sys.stderr, flush=True)
