@@ -18,7 +18,7 @@ from training.processes import free_port
 from training.resume_rank import train
 from training.save_loop import save_for_ever
 
-STEPS, SAVE_KILLS = 60, 10
+STEPS, SAVE_KILLS = 60, 20
 KILLS = int(os.environ.get("DECM_KILLS", "4"))  # lives of a run; docs/reliability.md has the figures of 10
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,7 @@
 """What a process of its own does that does nothing but save."""
 
 import resource
+from functools import partial
 from itertools import count
 
 import torch
@@ -8,14 +9,17 @@ import torch
 from decm.checkpoints.files import write_file
 from decm.checkpoints.folder import checkpoints, name_of, prune, step_of
 from decm.checkpoints.sharded import write_sharded
+from decm.training.checkpoint_io import CheckpointFiles
 
 
 def save_for_ever(folder):
     """Each checkpoint is of the number in it, and 8 MB."""
+    writer = CheckpointFiles()
     first = max((step_of(path) for path in checkpoints(folder)), default=0) + 1
     for step in count(first):
-        write_file({"global_step": step, "weights": torch.full((2_000_000,), float(step))}, folder / name_of(step))
-        prune(folder, 2, None)
+        checkpoint = {"global_step": step, "weights": torch.full((2_000_000,), float(step))}
+        writer.save_checkpoint(checkpoint, folder / name_of(step), partial(prune, folder, 2, None))
+        checkpoint["weights"].fill_(-1)  # as the steps that follow it do
 
 
 def save_one(kind, path, limit, said):

@@ -113,6 +113,8 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         write_sharded(checkpoint, Path(self.broadcast(filepath)), self.global_rank, self.barrier)
+        if storage_options is not None and self.is_global_zero:
+            storage_options()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         assert self.lightning_module is not None

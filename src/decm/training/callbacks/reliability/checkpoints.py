@@ -1,5 +1,6 @@
 """Checkpoints of a run: every k steps, at its end and where it is asked to stop; the newest and the best are kept."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from decm.checkpoints.durable import saving
 from decm.checkpoints.folder import name_of, prune, reset_to_step
 from decm.training.callbacks.base import DistillationCallback
 from decm.training.callbacks.evaluation.previews import Evaluate
+from decm.training.checkpoint_io import CheckpointFiles
 from decm.training.module import DistillationModule
 
 
@@ -17,8 +19,9 @@ class Checkpoints(DistillationCallback, Checkpoint):
     """Writes `folder/step_<n>.ckpt` every `every` optimizer steps, keeps the `keep` newest and the best by `evaluate`.
 
     Saves too where `trainer.should_stop` is set, at the last step, and where the evaluation in the loop finds the best
-    value so far. Lightning calls it after all other callbacks, so that what it saves is the state after the step. All
-    ranks take part, the first one keeps order in the folder. Raises ValueError for bad settings.
+    value so far; one file is written beside the training (CheckpointFiles), at its end the run waits for it. Lightning
+    calls it after all other callbacks, so that what it saves is the state after the step. All ranks take part, the
+    first one keeps order in the folder. Raises ValueError for bad settings.
     """
 
     def __init__(self, folder: Path, every: int, keep: int = 2, evaluate: Evaluate | None = None) -> None:
@@ -34,11 +37,13 @@ class Checkpoints(DistillationCallback, Checkpoint):
 
     def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         step = trainer.global_step
-        is_best = self._is_best(trainer)
-        if is_best or step % self.every == 0 or trainer.should_stop or step == trainer.max_steps:
-            trainer.save_checkpoint(self.folder / name_of(step))
-            if trainer.is_global_zero:
-                prune(self.folder, self.keep, self.best["step"] if self.best else None)
+        is_best, is_last = self._is_best(trainer), trainer.should_stop or trainer.global_step == trainer.max_steps
+        if is_best or is_last or step % self.every == 0:
+            then = partial(prune, self.folder, self.keep, self.best["step"] if self.best else None)
+            trainer.save_checkpoint(self.folder / name_of(step), storage_options=then)
+        writer = trainer.strategy.checkpoint_io
+        if isinstance(writer, CheckpointFiles):
+            writer.wait() if is_last else writer.check()
 
     def _is_best(self, trainer: Trainer) -> bool:
         """Whether this step was evaluated, and better than all before: the same on all ranks."""

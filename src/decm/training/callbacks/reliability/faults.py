@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from decm.training.callbacks.base import distillation
+from decm.training.checkpoint_io import CheckpointFiles
 
 FAULTS = ("kill_at_step", "nan_at_step", "hang_rank", "truncate_checkpoint")
 LONGEST = 1000  # steps of a run that is drilled without `force`
@@ -47,6 +48,8 @@ class Faults(Callback):
         if bad and chosen and (first_data or at["nan_again"]):
             batch.x.fill_(torch.nan)
         if at["truncate_checkpoint"] is not None and trainer.is_global_zero and not self._truncated:
+            if isinstance(trainer.strategy.checkpoint_io, CheckpointFiles):
+                trainer.strategy.checkpoint_io.wait()
             self._truncate(at["truncate_checkpoint"])
 
     def _truncate(self, step: int) -> None:
