@@ -85,7 +85,7 @@ def anchor(module, dataset, index, dtype=torch.float32):
     """The anchor of samples `index` as the module draws it, in `dtype`."""
     index = torch.as_tensor(index)
     x, y = dataset.batch(module.recipe.seed, index)
-    drawn = module.transfer_batch_to_device({"x": x, "y": y, "index": index}, torch.device("cpu"), 0)
+    drawn = module.draw({"x": x, "y": y, "index": index})
     return Batch(drawn.x.to(dtype), drawn.z.to(dtype), drawn.t.to(dtype), drawn.y, index)
 
 

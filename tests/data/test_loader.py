@@ -1,9 +1,12 @@
 """One global order of samples, cut by rank and micro-batch, with a position that is saved."""
 
+import threading
+import time
+
 import pytest
 import torch
 
-from decm.data.loader import IndexLoader, micro_batch_size
+from decm.data.loader import AHEAD, IndexLoader, micro_batch_size
 from tiny import POINTS, tiny_set
 
 SPLITS = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (1, 4), (4, 2), (8, 1)]
@@ -125,3 +128,44 @@ def test_a_batch_that_does_not_divide_is_an_error(batch, world_size, accumulate)
 
 def test_a_batch_that_divides_is_cut_evenly():
     assert micro_batch_size(24, 3, 2) == 4
+
+
+class Slow:
+    """A set that notes what was read, by which thread, and has one batch that cannot be."""
+
+    def __init__(self, damaged=-1):
+        self.read, self.threads, self.damaged = [], set(), damaged
+
+    def batch(self, seed, index):
+        self.threads.add(threading.get_ident())
+        if int(index[0]) == self.damaged:
+            raise ValueError("damaged")
+        self.read.append(int(index[0]))
+        return index.float(), index
+
+
+def wait_until(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_batches_are_read_and_prepared_ahead_by_a_thread_and_the_position_is_of_those_handed_out():
+    data = Slow()
+    loader = IndexLoader(data, 0, 4, 8, prepare=lambda batch: {**batch, "prepared": threading.get_ident()})
+    stream = iter(loader)
+    first = next(stream)
+    wait_until(lambda: len(data.read) == 1 + AHEAD)
+    assert loader.state_dict() == {"samples": 4}
+    assert data.threads == {first["prepared"]} != {threading.get_ident()}
+    del stream
+    assert [int(batch["index"][0]) for batch in loader] == list(range(4, 32, 4))
+    assert data.read == [0, 4, 8, *range(4, 32, 4)]  # read again, handed out once
+
+
+def test_a_batch_that_cannot_be_read_is_an_error_when_its_turn_comes():
+    stream = iter(IndexLoader(Slow(damaged=12), 0, 4, 8))
+    assert [int(next(stream)["index"][0]) for _ in range(3)] == [0, 4, 8]
+    with pytest.raises(ValueError, match="damaged"):
+        next(stream)

@@ -119,7 +119,9 @@ def test_shards_behind_the_position_are_not_opened(folder, monkeypatch):
     stream = loader(folder, 40)
     stream.load_state_dict({"samples": 4 * N + 2 * BATCH})
     next(iter(stream))
-    assert opened == [stream.streamed.share(0, 4, 0, 1)[0][2]]
+    shards = stream.streamed.share(0, 4, 0, 1)[0][2:]
+    assert opened
+    assert opened == shards[: len(opened)]  # some are read ahead
 
 
 def test_the_mirrored_copy_is_taken_by_the_samples_number(folder):

@@ -30,9 +30,8 @@ def adamw(parameters):
 class OwnNoise(DistillationModule):
     """The mistake: noise by the position within the rank's batch instead of the sample's index in the run."""
 
-    def transfer_batch_to_device(self, batch, device, dataloader_idx):
-        local = {**batch, "index": torch.arange(len(batch["index"]))}
-        drawn = super().transfer_batch_to_device(local, device, dataloader_idx)
+    def draw(self, batch):
+        drawn = super().draw({**batch, "index": torch.arange(len(batch["index"]))})
         drawn.index = batch["index"]
         return drawn
 

@@ -54,7 +54,7 @@ def step(module, trajectories, shape):
     without_trainer(module)
     index = torch.arange(GLOBAL_BATCH)
     x, y = tiny_set(shape).batch(0, index)
-    batch = module.transfer_batch_to_device({"x": x, "y": y, "index": index}, DEVICE, 0)
+    batch = module.transfer_batch_to_device(module.draw({"x": x, "y": y, "index": index}), DEVICE, 0)
     return module.training_step(planned(module, batch, trajectories), 0)
 
 
@@ -92,7 +92,7 @@ def test_its_figures_are_read_once(monkeypatch):
     for part in range(4):
         index = torch.arange(2 * part, 2 * part + 2)
         x, y = tiny_set().batch(0, index)
-        batch = module.transfer_batch_to_device({"x": x, "y": y, "index": index}, torch.device("cpu"), 0)
+        batch = module.draw({"x": x, "y": y, "index": index})
         module.training_step(planned(module, batch, [Instantaneous("instantaneous", FlowMatching())]), 0)
     assert not reads
     module.read_step()

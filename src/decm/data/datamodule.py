@@ -1,5 +1,7 @@
 """The Lightning data module: a data set, its global batch and its loader. It must not override batch-transfer hooks."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningDataModule
 
@@ -8,7 +10,7 @@ from decm.data.stream import StreamedLatents, StreamLoader
 
 
 class DataModule(LightningDataModule):
-    """Serves `dataset` in global batches of `batch_size` samples an optimizer step.
+    """Serves `dataset` in global batches of `batch_size` samples an optimizer step, as the module draws their anchors.
 
     Where damaged records were left out (data.on_corrupt=skip), it logs at the end how many, as `data/skipped`.
     """
@@ -19,13 +21,14 @@ class DataModule(LightningDataModule):
 
     def train_dataloader(self) -> IndexLoader:
         assert self.trainer is not None
-        part = {
+        part: dict[str, Any] = {
             "seed": self.seed,
             "global_batch": self.batch_size,
             "steps": self.trainer.max_steps,
             "rank": self.trainer.global_rank,
             "world_size": self.trainer.world_size,
             "accumulate": self.trainer.accumulate_grad_batches,
+            "prepare": self.trainer.lightning_module.draw,
         }
         if isinstance(self.dataset, StreamedLatents):
             return StreamLoader(self.dataset, **part)

@@ -1,7 +1,7 @@
 """Latents streamed from their tar shards with webdataset, where no index can be read or made: one order per rank."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ class StreamLoader(IndexLoader):
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
+        prepare: Callable[[dict[str, Tensor]], Any] = lambda batch: batch,
     ) -> None:
         super().__init__(
             dataset,  # type: ignore[arg-type]
@@ -154,6 +155,7 @@ class StreamLoader(IndexLoader):
             rank=rank,
             world_size=world_size,
             accumulate=accumulate,
+            prepare=prepare,
         )
         shards = len(dataset.paths)
         if shards < world_size:
@@ -171,9 +173,9 @@ class StreamLoader(IndexLoader):
                 flush=True,
             )
 
-    def fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def fetch(self, index: Tensor, position: int) -> tuple[Tensor, Tensor]:
         """The next samples of this rank's stream; after a resumption it skips forward to the saved position."""
-        here = self.position * self.micro
+        here = position * self.micro
         if self._samples is None or self._next != here:
             self._samples = self.streamed.stream(self.seed, self.rank, self.world_size, here)
         self._next = here + len(index)

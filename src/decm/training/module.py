@@ -126,10 +126,10 @@ class DistillationModule(LightningModule):
             self.teacher_calls.net = self.teacher
         return self.teacher
 
-    def transfer_batch_to_device(self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int) -> Batch:
+    def draw(self, batch: dict[str, Tensor]) -> Batch:
         """Draw the anchor: noise z, time t and label drop of each sample, from its index in the run.
 
-        Times and indices stay on the CPU; the host waits for no copy.
+        The loader has it done ahead, by a thread; on the CPU, in pinned memory where the run is on a GPU.
         """
         x, y, index = batch["x"], batch["y"], batch["index"]
         recipe = self.recipe
@@ -139,7 +139,14 @@ class DistillationModule(LightningModule):
         if recipe.label_drop:
             dropped = uniform(recipe.seed, "label_drop", index) < recipe.label_drop
             y = torch.where(dropped, int(self.student.num_classes), y)  # type: ignore[arg-type]
-        return Batch(moved(x, device), moved(z, device), t, moved(y, device), index)
+        if self.device.type == "cuda" and torch.cuda.is_available():
+            with torch.cuda.device(self.device):  # a thread begins at the first GPU
+                x, z, y = x.pin_memory(), z.pin_memory(), y.pin_memory()
+        return Batch(x, z, t, y, index)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Times and indices stay on the CPU; the host waits for no copy."""
+        return Batch(moved(batch.x, device), moved(batch.z, device), batch.t, moved(batch.y, device), batch.index)
 
     def request_stop(self) -> None:
         """Ask all ranks to end the run after this optimizer step; `step.stop_agreed` says that they know."""
