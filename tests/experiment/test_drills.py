@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from commands import TINY, metrics, only, results, train
+from decm.checkpoints.folder import name_of
 from forked import decm_beside
 from resuming import processes, wait_for
 
@@ -120,6 +121,18 @@ def test_a_run_that_stays_bad_gives_up_and_names_the_file(runs):
     assert not (only(runs / "smoke") / "results.json").exists()
     seeds = {json.loads(path.read_text())["seed"] for path in (only(runs / "smoke") / "incidents").iterdir()}
     assert seeds == {0, 2**32, 2 * 2**32}
+
+
+@pytest.mark.parametrize("every", [1, 10])
+def test_a_run_that_diverges_says_so_whatever_its_checkpoints_hold(runs, every):
+    """Saved at every step, one of them has the exploded weights; within the bad steps none is saved."""
+    words = ["optimizer.lr=1000", "max_steps=40", f"trainer.checkpoint_every={every}"]
+    for more in ([], ["resume=auto"]):
+        answer = train(runs, *words, *more)
+        assert (answer.code, "Lower the learning rate" in answer.err) == (1, True), answer.said
+        assert "tangent" not in answer.err
+    saved = sorted(path.name for path in (only(runs / "smoke") / "checkpoints").glob("step_*"))
+    assert saved == ([name_of(1)] if every == 1 else [])
 
 
 def test_a_rank_that_hangs_is_named_and_the_run_ends(runs):

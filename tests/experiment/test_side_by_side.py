@@ -179,6 +179,13 @@ def test_what_only_a_step_would_refuse_is_refused_before_the_teacher_is_trained(
     assert not list(cached.glob("*smoke"))
 
 
+@pytest.mark.parametrize("devices", ["-1", "-2", "[0,1]", "two"])
+def test_devices_that_lightning_refuses_are_named(cached, devices):
+    answer = train(cached, f"trainer.devices={devices}", "trainer.accelerator=cpu")
+    assert (answer.code, "trainer.devices=" in answer.err, "Traceback" in answer.said) == (2, True, False), answer.said
+    assert not list(cached.glob("*smoke"))
+
+
 @pytest.mark.parametrize("words", [["logger.project=a/b"], ["logger.dir={}/file/below"], ["logger.dir={}/file"]])
 def test_what_wandb_would_refuse_or_put_elsewhere_is_refused_first(cached, tmp_path, words):
     (tmp_path / "file").write_text("no folder")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from decm.evaluation.titles import judge_note
 from decm.report.compare import best, compare, names_of
 from run_folders import CONFIG, RESULTS, make_run
 
@@ -37,6 +38,13 @@ def test_the_best_scores_are_bold_and_no_others(pair):
     assert '<td class="best">1.125</td>' in text  # a at two
     assert '<td class="best">0.990</td>' in text  # the higher accuracy
     assert text.count('class="best"') == 3
+
+
+def test_how_good_the_classifier_is_that_judges_is_told_once(pair):
+    floor = {"heldout_accuracy": 0.2, "guess_accuracy": 0.1}
+    judged = [replace(run, results={**run.results, "floor": floor}) for run in pair]
+    assert compare(judged).count(judge_note({"floor": floor})) == 1
+    assert "right on" not in compare(pair)
 
 
 def test_names_are_the_shortest_ends_that_differ(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from decm.evaluation.judge import ImageJudge, PointsJudge
 from decm.evaluation.suite import SuiteJudge
-from decm.evaluation.titles import TITLES
+from decm.evaluation.titles import TITLES, judge_note
+from decm.generator.card import results_table
 from decm.report.table import markdown, show, table_rows
 
 RESULTS = {
@@ -73,6 +74,7 @@ def test_notes_say_how_good_the_classifier_is_that_judges(score, weak):
     assert f"right on {score:.1%} of held-out images" in text
     assert ("say little" in text) is weak
     assert "right on" not in markdown(RESULTS)
+    assert judge_note({"floor": floor}) in results_table({**RESULTS, "floor": floor})  # in a model card
 
 
 def test_what_was_not_measured_is_not_mentioned():

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from commands import decm
+from decm.evaluation.titles import judge_note
 from decm.sweeps.table import importances, report
 
 GRID = list(itertools.product((0.1, 0.2, 0.4), (0, 1, 2), ("a", "b")))
@@ -117,6 +118,14 @@ def test_figures_of_different_data_or_judges_are_said_not_to_compare(sweep):
     text = report(sweep)
     assert "The jobs differ in data.path, evaluation.protocol.keep: their figures do not compare." in text
     assert "The best, to paste" not in text
+
+
+def test_how_good_the_classifier_is_that_judges_is_told_once(sweep):
+    assert "right on" not in report(sweep)
+    floor = {"heldout_accuracy": 0.2, "guess_accuracy": 0.1}
+    for path in sweep.glob("*/results.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "floor": floor}))
+    assert report(sweep).count(judge_note({"floor": floor})) == 1
 
 
 def test_how_a_job_was_started_is_no_setting_that_was_swept(sweep):

@@ -61,6 +61,19 @@ def test_a_tangent_dropped_in_a_block_is_found_and_the_block_is_named(monkeypatc
         check(network, limit)
 
 
+@pytest.mark.parametrize("weight", [1e4, 3e38, float("nan")])
+def test_weights_that_have_diverged_are_no_wrong_tangent(monkeypatch, weight):
+    """A tangent that is not finite is one."""
+    network = small_dit()
+    with torch.no_grad():
+        network.blocks[0].mlp.fc2.weight.fill_(weight)
+    check(network)
+    right = tangent_rules.swiglu
+    monkeypatch.setattr(tangent_rules, "swiglu", lambda *given: (right(*given)[0], right(*given)[1] * torch.nan))
+    with pytest.raises(WrongTangentError, match=r"blocks\.0"):
+        check(network)
+
+
 @pytest.mark.slow
 def test_a_tangent_dropped_within_a_compiled_region_is_found_and_named(monkeypatch):
     network = small_dit()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from decm.checkpoints.checksums import digest
@@ -104,15 +105,7 @@ def check_parts(cfg: DictConfig) -> None:
     """Raise ValueError for an optimizer, schedule, method or machine that is invalid, without building a network."""
     if cfg.times:
         check_made(cfg, "times", lambda times: times(torch.full((1,), 0.5)))
-    trainer = Trainer(
-        **machine(cfg),
-        max_steps=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=cfg.runs,
-    )
+    trainer = trainer_of(cfg)
     check_made(cfg, "schedule", lambda schedule: schedule(0))
     check_made(cfg, "optimizer", lambda make: one_step(make, trainer.strategy.root_device))
     parts = trainer.num_devices * trainer.num_nodes * cfg.accumulate
@@ -125,6 +118,25 @@ def check_parts(cfg: DictConfig) -> None:
             trajectory.check_sharded(cfg.batch_size, parts)
         if cfg.teacher.kind == "none":
             needs_no_teacher(trajectory)
+
+
+def trainer_of(cfg: DictConfig) -> Trainer:
+    """A trainer of this machine that trains nothing. Raises ValueError where Lightning refuses the settings."""
+    try:
+        return Trainer(
+            **machine(cfg),
+            max_steps=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=cfg.runs,
+        )
+    except (TypeError, MisconfigurationException) as error:
+        given = ", ".join(
+            f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices", "num_nodes", "strategy")
+        )
+        raise ValueError(f"{given}: Lightning refuses this: {' '.join(str(error).split())}") from error
 
 
 def check_made(cfg: DictConfig, key: str, use: Callable[[Any], Any]) -> None:

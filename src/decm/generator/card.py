@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from decm.data.manifest import manifest_of
-from decm.evaluation.titles import TITLES
+from decm.evaluation.titles import TITLES, judge_note
 
 USE = """```python
 from decm import Generator
@@ -58,11 +58,8 @@ def results_table(results: dict[str, Any] | None) -> str:
         of_teacher = f"{teacher[nfe]:.3f}" if nfe in teacher else ""
         lines.append(f"| {nfe} | {samplers.get(nfe, '')} | {value:.3f} | {of_teacher} |")
     metric = TITLES.get(results["metric"], results["metric"])
-    score = (results.get("floor") or {}).get("heldout_accuracy")
-    judge = f" The classifier that judges is right on {score:.1%} of held-out images." if score is not None else ""
-    return "\n".join(
-        [*lines, "", f"{metric} of {results['num_samples']} samples to {results['reference']}; lower is better.{judge}"]
-    )
+    said = f"{metric} of {results['num_samples']} samples to {results['reference']}; lower is better."
+    return "\n".join([*lines, "", f"{said} {judge_note(results)}".strip()])
 
 
 def example(data: dict[str, Any]) -> str:

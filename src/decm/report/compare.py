@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from decm.evaluation.titles import PER_NFE
+from decm.evaluation.titles import PER_NFE, judge_note
 from decm.report.charts import Chart, Line, color_of, dash_of, draw
 from decm.report.page import (
     BYTES,
@@ -39,6 +39,7 @@ def compare(runs: Sequence[Run]) -> str:
         runs=list(zip(names, runs, strict=True)),
         metrics=metrics,
         unlike=unlike,
+        notes=[note for note in dict.fromkeys(judge_note(run.scores) for run in runs) if note],
         keys=[(color_of(k), dash_of(k)) for k in range(len(runs))],
         tables=tables(runs, nfes, not unlike),
         nfes=nfes,

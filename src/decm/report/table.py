@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from decm.evaluation.titles import PER_NFE, TITLES, is_weak
+from decm.evaluation.titles import PER_NFE, TITLES, judge_note
 
 # Scores beside the metric itself, by NFE, and their digits.
 
@@ -38,8 +38,8 @@ def notes(results: dict[str, Any]) -> list[str]:
         + (f", held-out data {floor['heldout']:.3f}" if "heldout" in floor else "")
         + "; lower is better."
     ]
-    if "heldout_accuracy" in floor:
-        lines.append(judge_note(floor["heldout_accuracy"], floor.get("guess_accuracy", 0.0)))
+    if note := judge_note(results):
+        lines.append(note)
     if results.get("memorized"):
         lines.append("memorized: share of samples nearer to a training image than the nearest 5% of held-out images.")
     if results.get("map_error"):
@@ -54,14 +54,6 @@ def notes(results: dict[str, Any]) -> list[str]:
     samples = f", samples of seed {drawn}" if drawn != results["seed"] else ""
     lines.append(f"seed {results['seed']}{samples}; {seconds}{reused}{cost}.")
     return lines
-
-
-def judge_note(score: float, guess: float) -> str:
-    """How good the classifier is whose features are compared."""
-    said = f"The classifier that judges is right on {score:.1%} of held-out images"
-    if not is_weak(score, guess):
-        return f"{said}."
-    return f"{said} (the most frequent label, {guess:.1%}): its figures say little."
 
 
 def markdown(results: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from decm.checkpoints.durable import write_text
+from decm.evaluation.titles import judge_note
 from decm.runs.folders import judged_by, metric_at, planned_results
 
 SWEEP, OVERRIDES, TABLE = "sweep.yaml", "overrides.yaml", "sweep.md"
@@ -126,6 +127,7 @@ def report(folder: Path, nfe: int | None = None) -> str:
         finished = [*sound, *(job for job in finished if job not in sound)]
         lines += _table(finished, keys)
         lines += ["", f"Sorted by {'; '.join(scored)}; lower is better.", ""]
+        lines += [f"{note}\n" for note in dict.fromkeys(judge_note(job.results or {}) for job in finished) if note]
         alike = len({judged_by(job.results or {}) for job in finished}) == len(scored) == 1
         if warning := _not_comparable(keys, alike):
             lines += warning

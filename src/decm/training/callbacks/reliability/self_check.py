@@ -29,15 +29,18 @@ class WrongTangentError(RuntimeError):
 
 
 @contextmanager
-def perturbed(network: nn.Module, seed: int = 0) -> Iterator[None]:
-    """Add noise to the parameters inside the `with` block: zeros (gates, last layers) would hide a wrong tangent."""
+def at_noise(network: nn.Module, seed: int = 0) -> Iterator[None]:
+    """Have noise in place of the parameters inside the `with` block.
+
+    Zeros (gates, last layers) would hide a wrong tangent; where a run has diverged, differences would say nothing.
+    """
     held = [local(p) for p in network.parameters()]
     kept = [p.detach().clone() for p in held]
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in held:
             width = p[0].numel() if p.ndim > 1 and len(p) else 16
-            p.add_(torch.randn(p.shape, generator=draw).to(p) * width**-0.5)
+            p.copy_(torch.randn(p.shape, generator=draw).to(p) * width**-0.5)
     try:
         yield
     finally:
@@ -116,13 +119,13 @@ def errors(network: nn.Module, context: Callable[[], Any], whole: nn.Module | No
 def check_tangents(
     network: nn.Module, context: Callable[[], Any], limit: float, whole: nn.Module | None = None
 ) -> None:
-    """Raise WrongTangentError unless dF, and each block's tangent, is the derivative, under noise on the parameters.
+    """Raise WrongTangentError unless dF, and each block's tangent, is the derivative, with noise for parameters.
 
     `context` is the precision in which the network trains. Differences are taken outside of it, in float32; where a
     sharded network casts its parameters they are those of `whole`, its skeleton, into which a block at a time is
     gathered, and the network as such is not compared.
     """
-    with perturbed(network), exactly():
+    with at_noise(network), exactly():
         found = errors(network, context, whole)
     bad = {name: value for name, value in found.items() if not value < limit}
     if bad:
