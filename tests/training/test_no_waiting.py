@@ -1,7 +1,7 @@
 """The host does not wait for the device within a step, but for one read of its figures; nothing mixes devices.
 
-Run on a fake device (tests/fake_gpu.py): the forward of a step of each objective, and each sampler. Previews, decoding
-and features are not; a backward pass needs a real device.
+Run on a fake device (tests/fake_gpu.py): the forward of a step of each objective, and each sampler. test_devices.py
+has what is beside the step; a backward pass needs a real device.
 """
 
 import pytest

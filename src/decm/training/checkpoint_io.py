@@ -61,11 +61,12 @@ def copied(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """A copy whose tensors are on the CPU; those of a GPU come by pinned memory, all at once."""
     tensors: dict[str, Tensor] = {}
     rest = deepcopy(take_tensors(checkpoint, tensors))
+    pin = torch.cuda.is_available() and any(tensor.is_cuda for tensor in tensors.values())
     copies = {
-        key: torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor.detach(), non_blocking=True)
+        key: torch.empty_like(tensor, device="cpu", pin_memory=pin).copy_(tensor.detach(), non_blocking=True)
         for key, tensor in tensors.items()
     }
-    if any(tensor.is_cuda for tensor in tensors.values()):
+    if pin:
         torch.cuda.synchronize()
     copy: dict[str, Any] = put_tensors(rest, copies)
     return copy
