@@ -33,7 +33,7 @@ def recompilations(case: Case, device: str) -> int:
 def bf16_error(case: Case, device: str) -> dict[str, float]:
     """Relative errors of F and dF under autocast to bf16, against float32."""
     work = Work(replace(case, what="branch", compiled=False, batch=4), device)
-    module, x, y = work.module, work.x[0], work.y[0]
+    module, x, y = work.module, work.x[0].to(work.device), work.y[0].to(work.device)
     t, found = torch.linspace(0.1, 0.9, 4, device=device), {}
     tangents = (x.flip(0), torch.ones_like(t), torch.zeros_like(t))
     for half in (False, True):

@@ -30,7 +30,7 @@ def dense_peak(device: str) -> float | None:
 
 def forward_operations(work: Work) -> float:
     """Operations of one plain forward of one sample."""
-    x, t, y = work.x[0, :1], torch.full((1,), 0.5, device=work.device), work.y[0, :1]
+    x, t, y = (value.to(work.device) for value in (work.x[0, :1], torch.full((1,), 0.5), work.y[0, :1]))
     with FlopCounterMode(display=False) as counter, torch.no_grad(), work.autocast():
         work.module.student(x, t, t, y)
     return counter.get_total_flops()

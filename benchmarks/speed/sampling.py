@@ -21,7 +21,7 @@ SET = 1024  # samples of the synthetic set that the data path is read from
 def images_a_second(case: Case, device: str) -> dict[int, float]:
     """By number of network steps; latents, without the autoencoder."""
     work = Work(case, device)
-    z, y, flow_map, rates = work.x[0], work.y[0], FlowMap(work.module.student), {}
+    z, y, flow_map, rates = work.x[0].to(work.device), work.y[0].to(work.device), FlowMap(work.module.student), {}
 
     def draw(nfe: int) -> None:
         with work.autocast():

@@ -80,7 +80,7 @@ class Work:
         self.teacher_network = net
         self.optimizer = like.optimizer if like else module.configure_optimizers()["optimizer"]
         shape = (CYCLE, case.batch, *student.shape)
-        self.x, self.y = torch.randn(shape, device=device), torch.randint(1000, shape[:2], device=device)
+        self.x, self.y = torch.randn(shape), torch.randint(1000, shape[:2])
 
     def _network(self, settings: DictConfig, two_times: bool, like: "Work | None") -> nn.Module:
         """Student or teacher as the case wants it, with the weights of `like` if there is one."""
@@ -106,7 +106,7 @@ class Work:
         """The loss of optimizer step LATE + k."""
         module, index = self.module, LATE * self.case.batch + k * self.case.batch + torch.arange(self.case.batch)
         drawn = {"x": self.x[k % CYCLE], "y": self.y[k % CYCLE], "index": index}
-        batch = module.transfer_batch_to_device(drawn, torch.device(self.device), 0)
+        batch = module.transfer_batch_to_device(module.draw(drawn), torch.device(self.device), 0)
         planned = [part.plan(batch, LATE + k, module.recipe.seed, self.case.batch) for part in self.trajectories]
         batch.plan.extend(sub for sub in planned if sub is not None)
         with self.autocast():
