@@ -151,8 +151,8 @@ def figure(axes: dict[str, list[dict[str, Any]]], path: Path) -> None:
         panel.set_xticks([row[name] for row in rows], [str(row[name]) for row in rows])
         panel.set_xlabel(name)
         panel.axhline(1, color="gray", linewidth=0.8)
-        panel.set_ylim(bottom=0)
-    drawing.axes[0].set_ylabel("time an operation, of the least")
+    most = max(row["excess"] for rows in axes.values() for row in rows)
+    drawing.axes[0].set(ylim=(0, 1.05 * most), ylabel="time an operation, of the least")
     drawing.savefig(path, metadata={"Date": None})
 
 
