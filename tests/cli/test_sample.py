@@ -3,8 +3,11 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 from commands import NO_TEACHER, RING, TINY, decm, in_a_process, only, results, train
 from decm.cli.sample import limit_of
@@ -121,6 +124,25 @@ def test_points_are_painted_within_the_limits_of_their_data_else_of_the_samples(
 def test_labels_of_a_model_without_classes_have_no_effect(ring, tmp_path):
     answer = decm("sample", f"checkpoint={ring}", "labels=[0]", f"out={tmp_path / 'a.png'}", "device=cpu")
     assert (answer.code, "labels=[0] has no effect" in answer.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("verb", "values", "out"), [("sample", "nfe=1,2", "a.png"), ("consolidate", "weights=ema,student", "a.safetensors")]
+)
+def test_a_job_of_a_sweep_does_not_replace_what_another_has_written(finished, tmp_path, monkeypatch, verb, values, out):
+    monkeypatch.chdir(tmp_path)
+    first = [verb, f"checkpoint={finished.folder}", values.split(",")[0]]
+    alone = decm(*first, f"out={tmp_path / f'alone_{out}'}")
+    assert alone.code == 0, alone.said
+    for _ in range(2):  # a later command may
+        answer = decm(*first[:2], "-m", values, f"out={tmp_path / out}")
+        assert (answer.code, "an earlier job" in answer.err) == (2, True), answer.said
+    read = (
+        load_file if verb == "consolidate" else lambda path: {"picture": torch.from_numpy(np.asarray(Image.open(path)))}
+    )
+    found, expected = read(tmp_path / out), read(tmp_path / f"alone_{out}")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in found)
 
 
 @pytest.mark.slow

@@ -179,6 +179,14 @@ def test_what_only_a_step_would_refuse_is_refused_before_the_teacher_is_trained(
     assert not list(cached.glob("*smoke"))
 
 
+def test_differences_in_half_precision_are_refused(cached):
+    answer = train(cached, "jvp=finite_difference", "trainer.precision=bf16-mixed")
+    assert (answer.code, "jvp=finite_difference" in answer.err, "precision" in answer.err) == (2, True, True), (
+        answer.said
+    )
+    assert not list(cached.glob("*smoke"))
+
+
 @pytest.mark.parametrize("devices", ["-1", "-2", "[0,1]", "two"])
 def test_devices_that_lightning_refuses_are_named(cached, devices):
     answer = train(cached, f"trainer.devices={devices}", "trainer.accelerator=cpu")

@@ -29,6 +29,7 @@ VERBS = {
 }
 MODULES = {"runs": "list_runs"}  # where a verb's `task` is, unless in cli/<verb>.py
 ACTIONS = {"latents": ("encode", "import", "check", "synth")}  # the word after the verb
+PLACES = set[str]()  # where the jobs of this command have written
 FOLDERS = {"report": "path"}  # verbs whose first word may be a folder, and the setting that it is
 # Hydra's flags that are followed by a word of their own.
 FLAGS_WITH_VALUE = (
@@ -169,12 +170,28 @@ def run_verb(verb: str, cfg: Any) -> Any:
     in_sweep, module = HydraConfig.get().mode == RunMode.MULTIRUN, f"decm.cli.{MODULES.get(verb, verb)}"
     if in_sweep or "DECM_JOB" in os.environ:
         import_module(module)  # before the settings are checked: it keeps what a job fails with
-    return run_task(lambda cfg: import_module(module).task(cfg), cfg, in_sweep)
+
+    def task(cfg: Any) -> Any:
+        if in_sweep and verb not in ("train", "evaluate") and cfg.get("out") is not None:
+            check_place(str(cfg.out))
+        return import_module(module).task(cfg)
+
+    return run_task(task, cfg, in_sweep)
+
+
+def check_place(out: str) -> None:
+    """Raise ValueError where an earlier job of this command has written to the same place."""
+    if out in PLACES:
+        raise ValueError(
+            f"out={out} is where an earlier job of this command has written. Give each job a command of its own."
+        )
+    PLACES.add(out)
 
 
 def command() -> None:
     """One command: the verb, its words, Hydra, and what it ends with."""
     verb = find_verb(sys.argv)
+    PLACES.clear()
     if {"-h", "--help"} & set(sys.argv[1:]):
         from decm.cli.help import verb_help
 

@@ -57,6 +57,11 @@ def _check_trainer(cfg: DictConfig) -> None:
             f"trainer.precision={t.precision} is not supported; expected {' or '.join(PRECISIONS)}. Weights, times and "
             "losses stay in float32, and float16 is too narrow for the derivatives."
         )
+    if cfg.jvp == "finite_difference" and t.precision != "32-true":
+        raise ValueError(
+            f"jvp=finite_difference with trainer.precision={t.precision}: the difference of two near values would be "
+            "rounding. Set trainer.precision=32-true, or jvp=dual or split."
+        )
     if t.reshard and t.strategy != "fsdp":
         raise ValueError("trainer.reshard=true has an effect under trainer=fsdp alone; leave it out.")
 

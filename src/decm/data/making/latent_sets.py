@@ -134,7 +134,9 @@ def _checked(plan: Plan, records: Iterator[Record], progress: Progress) -> Itera
         if wrong:
             raise ValueError(f"Found latents {wrong[0].shape, wrong[0].dtype}; expected {plan.shape}, {plan.dtype}.")
         if not all(np.isfinite(copy).all() for copy in copies):
-            raise ValueError(f"A latent is not finite in {plan.dtype}. Choose dtype=float32, or mend the source.")
+            raise ValueError(
+                f"Found a latent that is not finite in {plan.dtype}; expected finite ones from the source."
+            )
         if labels.min() < 0 or labels.max() >= max(1, plan.num_classes):
             raise ValueError(
                 f"Found the label {labels.max()}; expected 0 to {max(1, plan.num_classes) - 1} (num_classes)."

@@ -26,8 +26,8 @@ class LightningDiTLatents:
     """The shards that LightningDiT's extraction writes: `latents`, `latents_flip` [n, C, H, W] and `labels` [n].
 
     Rows count over the files in the order of their names. Raises ValueError for a folder without them, files that
-    cannot be read, tensors of different shapes or of another type than float16 or float32, and labels that are not
-    whole numbers [n] or [n, 1].
+    cannot be read, tensors of different shapes or of another type than float16 or float32, labels that are not whole
+    numbers [n] or [n, 1], and latents that are not finite.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -95,6 +95,13 @@ class LightningDiTLatents:
                 torch.cat([self.files[file].get_slice(key)[row : row + 1] for file, row in places]).numpy()
                 for key in self._keys
             ]
+            for key, copy in zip(self._keys, copies, strict=True):
+                broken = ~np.isfinite(copy).all((1, 2, 3))
+                if broken.any():
+                    file, row = places[int(broken.argmax())]
+                    raise ValueError(
+                        f"{self.paths[file]}: {key}: row {row} is not finite. Extract that file again, or leave it out."
+                    )
             yield copies[0], copies[1] if self.flip else None, self.labels[numbers]
 
 

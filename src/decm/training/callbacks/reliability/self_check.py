@@ -134,8 +134,8 @@ def check_tangents(
             f"The tangent of {first} of {kind} is not its derivative: relative error "
             f"{bad[first]:.2g} against central differences, at most {limit:g} expected"
             + (f"; {len(bad) - 1} more parts are wrong" if len(bad) > 1 else "")
-            + ". Training would follow wrong targets. Try trainer.compile=false, or jvp=finite_difference, which needs "
-            "no tangents; self_check=false trains all the same."
+            + ". Training would follow wrong targets. Try trainer.compile=false, or jvp=finite_difference in float32 "
+            "(trainer.precision=32-true), which needs no tangents; self_check=false trains all the same."
         )
 
 
