@@ -32,6 +32,8 @@ def sbatch(script):
     options = {name: shlex.split(value)[0] for name, value in lines}
     number = str(os.getpid())
     Path(here(), f"{number}.json").write_text(json.dumps(options))
+    kept = Path(here(), f"{number}.sh")  # submitit moves its own away
+    kept.write_text(Path(script).read_text())
     tasks = int(options.get("nodes", 1)) * int(options.get("ntasks-per-node", 1))
     facts = {
         "SLURM_NTASKS": str(tasks),
@@ -48,7 +50,7 @@ def sbatch(script):
             own |= {"SLURM_ARRAY_JOB_ID": number, "SLURM_ARRAY_TASK_ID": str(index)}
         job = number if last is None else f"{number}_{index}"
         subprocess.Popen(
-            [sys.executable, __file__, "run", job, script],
+            [sys.executable, __file__, "run", job, str(kept)],
             env={**os.environ, **facts, **own},
             start_new_session=True,
             stdin=subprocess.DEVNULL,
