@@ -53,7 +53,8 @@ def assert_same_run(folder, whole):
 def last_step(folder):
     """The last step in metrics.csv; -1 where there is none yet."""
     try:
-        return max(metrics(folder), default=-1)
+        # the writer overwrites the last line: read just then, its end may look like a step of many digits
+        return max((step for step in metrics(folder) if step < 1_000_000), default=-1)
     except (FileNotFoundError, KeyError, ValueError):
         return -1
 
