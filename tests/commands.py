@@ -97,6 +97,6 @@ def results(folder):
 
 def metrics(folder, leave_out=("speed/samples_per_s",)):
     """{step: {name: text}} of metrics.csv, as written."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    text = (folder / "metrics.csv").read_text()  # at once: a line that is being written would be read in two
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
     return {int(row.pop("step")): {k: v for k, v in row.items() if v and k not in leave_out} for row in rows}

@@ -53,8 +53,7 @@ def assert_same_run(folder, whole):
 def last_step(folder):
     """The last step in metrics.csv; -1 where there is none yet."""
     try:
-        # the writer overwrites the last line: read just then, its end may look like a step of many digits
-        return max((step for step in metrics(folder) if step < 1_000_000), default=-1)
+        return max(metrics(folder), default=-1)
     except (FileNotFoundError, KeyError, ValueError):
         return -1
 

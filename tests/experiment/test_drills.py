@@ -177,7 +177,7 @@ def test_a_job_that_submitit_takes_off_its_machine_is_put_back_in_line_and_ends_
 
     def far():
         try:
-            return 20 <= max(metrics(folder), default=-1) < 1_000_000
+            return max(metrics(folder), default=-1) >= 20
         except (FileNotFoundError, KeyError, ValueError):
             return False
 

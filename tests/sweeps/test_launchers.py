@@ -88,7 +88,7 @@ def test_jobs_at_once_have_the_figures_of_one_alone_and_a_failure_ends_itself_on
 def far(folder, step=20):
     def reached():
         try:
-            return step <= max(metrics(folder), default=-1) < 1_000_000
+            return max(metrics(folder), default=-1) >= step
         except (FileNotFoundError, KeyError, ValueError):
             return False
 

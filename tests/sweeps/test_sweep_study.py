@@ -101,7 +101,7 @@ def killed(runs, settings, reached):
 
 def far(folder, step):
     try:
-        return step <= max(metrics(folder), default=-1) < 1_000_000
+        return max(metrics(folder), default=-1) >= step
     except (FileNotFoundError, KeyError, ValueError):
         return False
 

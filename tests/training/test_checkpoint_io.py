@@ -79,9 +79,10 @@ def test_what_a_save_raised_is_raised_once(tmp_path, ask):
     files.wait()
 
 
-def test_an_error_that_ends_a_run_is_not_hidden_by_that_of_a_save(tmp_path):
+def test_an_error_that_ends_a_run_is_not_hidden_by_that_of_a_save_which_is_told(tmp_path, capsys):
     files = CheckpointFiles()
     fails(files, tmp_path)
     files.teardown()
+    assert "cannot be written" in capsys.readouterr().err
     files.save_checkpoint({"global_step": 2}, tmp_path / "b")
     files.wait()

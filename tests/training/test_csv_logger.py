@@ -148,3 +148,20 @@ def test_a_logger_that_logs_nothing_leaves_the_file_as_it_is(tmp_path):
     inode = (tmp_path / "metrics.csv").stat().st_ino
     MetricsCSV(tmp_path)
     assert (tmp_path / "metrics.csv").stat().st_ino == inode
+
+
+def test_who_reads_the_file_while_it_is_written_sees_whole_lines_or_one_that_is_cut_off(tmp_path):
+    """Every state of the file is what it was, and more: no line becomes another one's beginning."""
+    logger, before = MetricsCSV(tmp_path), b""
+    path = tmp_path / "metrics.csv"
+    for step in range(40):
+        inode = path.stat().st_ino if path.is_file() else None
+        logger.log_metrics({"a": step / 3, "b": step / 7}, step)
+        logger.save()
+        if step % 5 == 4:
+            logger.log_metrics({"fd/1": step / 11}, step)  # joins the line that is in the file
+            logger.save()
+        now = path.read_bytes()
+        assert now.startswith(before) or path.stat().st_ino != inode
+        before = now
+    assert [line["fd/1"] for line in lines(tmp_path)] == [str(k / 11) if k % 5 == 4 else "" for k in range(40)]

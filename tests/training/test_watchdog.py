@@ -5,10 +5,9 @@ import threading
 import time
 
 import pytest
-import torch
 
+from decm.evaluation.evaluator import Evaluator
 from decm.flow.flow_map import FlowMap
-from decm.training.callbacks.evaluation.previews import Periodic
 from decm.training.callbacks.reliability import watchdog
 from decm.training.callbacks.reliability.watchdog import HUNG, Watchdog
 
@@ -33,20 +32,11 @@ def watched(tmp_path, monkeypatch):
     thread.join()
 
 
-class Evaluating(Periodic):
-    """An evaluation of twelve steps of the network, a fifth of a second each."""
-
-    def act(self, trainer, student):
-        for _ in range(12):
-            time.sleep(0.2)
-            student.net(torch.zeros(1))
-
-
 def test_an_evaluation_longer_than_the_limit_goes_on_until_it_hangs(watched, capsys):
+    """Twelve steps of the network, a fifth of a second each."""
     watching, ended = watched
-    evaluation = Evaluating(1, [1], None, ())
-    evaluation.alive = watching.alive
-    evaluation.act(None, evaluation._watched(FlowMap(lambda x: x)))
+    slow = FlowMap(lambda x, t, s, y: time.sleep(0.2) or x)
+    Evaluator(None, (2,), 0, alive=watching.alive).samples(slow, 12, 3, ())
     assert not ended.is_set()
     assert ended.wait(10)
     note = json.loads((watching.folder / "rank_0.json").read_text())

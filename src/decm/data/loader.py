@@ -56,7 +56,7 @@ class IndexLoader:
     ) -> None:
         self.dataset, self.seed, self.global_batch, self.prepare = dataset, seed, global_batch, prepare
         self.micro = micro_batch_size(global_batch, world_size, accumulate)
-        self.rank, self.accumulate, self.steps = rank, accumulate, steps
+        self.rank, self.world_size, self.accumulate, self.steps = rank, world_size, accumulate, steps
         self.position = 0  # micro-batches handed out
 
     def __len__(self) -> int:

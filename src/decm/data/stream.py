@@ -1,7 +1,7 @@
 """Latents streamed from their tar shards with webdataset, where no index can be read or made: one order per rank."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -136,40 +136,22 @@ class StreamLoader(IndexLoader):
     samples as the smallest share has. Raises ValueError for fewer shards than ranks.
     """
 
-    def __init__(
-        self,
-        dataset: StreamedLatents,
-        seed: int,
-        global_batch: int,
-        steps: int,
-        rank: int = 0,
-        world_size: int = 1,
-        accumulate: int = 1,
-        prepare: Callable[[dict[str, Tensor]], Any] = lambda batch: batch,
-    ) -> None:
-        super().__init__(
-            dataset,  # type: ignore[arg-type]
-            seed,
-            global_batch,
-            steps,
-            rank=rank,
-            world_size=world_size,
-            accumulate=accumulate,
-            prepare=prepare,
-        )
+    def __init__(self, dataset: StreamedLatents, seed: int, **part: Any) -> None:
+        super().__init__(dataset, seed, **part)  # type: ignore[arg-type]
         shards = len(dataset.paths)
-        if shards < world_size:
+        if shards < self.world_size:
             raise ValueError(
-                f"The set {dataset.manifest.name!r} has {shards} shards, too few to stream to {world_size} ranks. Use "
-                "fewer devices, make the set with smaller shards (shard_records), or read it by index (data=latents)."
+                f"The set {dataset.manifest.name!r} has {shards} shards, too few to stream to {self.world_size} ranks. "
+                "Use fewer devices, make the set with smaller shards (shard_records), or read it by index "
+                "(data=latents)."
             )
-        self.streamed, self.world_size = dataset, world_size
+        self.streamed = dataset
         self._samples: Iterator[Sample] | None = None
         self._next = -1  # the number of the stream's next sample, among those of this rank
-        if rank == 0:
+        if self.rank == 0:
             print(
                 f"{dataset.manifest.name} is streamed: the order of its samples depends on the number of ranks (now "
-                f"{world_size}), and up to the rest that does not divide among them, each is seen once an epoch.",
+                f"{self.world_size}), and up to the rest that does not divide among them, each is seen once an epoch.",
                 flush=True,
             )
 

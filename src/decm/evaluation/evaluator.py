@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decm.evaluation.generate import Rows, balanced_labels, generate_many, itself
 from decm.evaluation.judge import Judge
-from decm.flow.flow_map import FlowMap
+from decm.flow.flow_map import FlowMap, observed
 from decm.flow.solvers import choose_sampler
 
 FINITE = "finite"
@@ -20,7 +20,8 @@ Progress = Callable[[str], None]
 class Evaluator:
     """Generates `num_samples` samples with balanced labels from seeds, on all ranks, and has `judge` score them.
 
-    `samplers` overrides the rule of flow/solvers.py by NFE.
+    `samplers` overrides the rule of flow/solvers.py by NFE; `alive` is called at each step of the network, on all ranks
+    equally often.
     """
 
     judge: Judge
@@ -30,6 +31,7 @@ class Evaluator:
     batch_size: int = 500
     samplers: Mapping[int, str] = field(default_factory=dict)
     device: torch.device | str = "cpu"
+    alive: Callable[[], None] = field(default=lambda: None, kw_only=True)
 
     def sampler(self, nfe: int, trained_on: Collection[str]) -> str:
         """The sampler used at `nfe` steps for a model trained on the named segments (none: a velocity)."""
@@ -45,7 +47,7 @@ class Evaluator:
     ) -> Rows | None:
         """The samples, or what is judged of them; None on ranks but the first."""
         return generate_many(
-            flow_map,
+            observed(flow_map, lambda rows: self.alive()),
             self.shape,
             labels=balanced_labels(num_samples, self.num_classes),
             nfe=nfe,
@@ -78,9 +80,7 @@ class Evaluator:
         trained_on: Collection[str],
         progress: Progress = lambda _: None,
     ) -> dict[int, dict[str, float]] | None:
-        """Scores by NFE. Of several ranks all must call it; each extracts its samples' features, the first compares.
-
-        The others get None.
+        """Scores by NFE; None on ranks but the first. All must call it: each extracts the features of its own samples.
 
         Raises ValueError for an NFE outside 1 to 1000 or fewer than two samples.
         """

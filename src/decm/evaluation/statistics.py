@@ -36,7 +36,7 @@ class Reference:
     features: Tensor | None = None  # [M, D] float32
     path: Path | None = None
     has_images: bool = False
-    known: Neighborhoods | None = field(default=None, init=False, repr=False)
+    _neighborhoods: Neighborhoods | None = field(default=None, init=False, repr=False)
 
     @property
     def complete(self) -> bool:
@@ -79,12 +79,12 @@ class Reference:
 
     def neighborhoods(self, extractor: Extractor, device: torch.device) -> Neighborhoods | None:
         """Those of `known_features`, in float64 (computed once); None where too few features are known."""
-        if self.known is None:
+        if self._neighborhoods is None:
             features = self.known_features(extractor)
             if features is None or len(features) <= NEIGHBORS:
                 return None
-            self.known = Neighborhoods(features.to(device))
-        return self.known
+            self._neighborhoods = Neighborhoods(features.to(device))
+        return self._neighborhoods
 
 
 @lru_cache(maxsize=4)  # asked at every evaluation in the loop

@@ -74,9 +74,10 @@ class StoredEvaluator(Evaluator):
             print(f"{nfe} steps: {kept} of {len(mine)} batches of process {self.rank} are there already.", flush=True)
         with progress(f"{nfe} steps", num_samples) as advance:
             for first in range(0, len(batches), self.world_size):
-                together = range(first, min(first + self.world_size, len(batches)))
+                together, own = range(first, min(first + self.world_size, len(batches))), first + self.rank
+                made = None
                 if not all(paths[k].is_file() for k in together):
-                    k = min(first + self.rank, together[-1])
+                    k = min(own, together[-1])
                     made = generate(
                         flow_map,
                         self.shape,
@@ -87,10 +88,10 @@ class StoredEvaluator(Evaluator):
                         index=batches[k],
                         device=self.device,
                     )
-                    if k == first + self.rank:
+                    if k == own:
                         write_array(paths[k], made.numpy())
-                if judged and first + self.rank < len(paths):
-                    self._look(paths[first + self.rank])
+                if judged and own in together:
+                    self._look(paths[own], made)
                 advance(sum(len(batches[k]) for k in together))
         if self.rank:
             return None
@@ -101,11 +102,11 @@ class StoredEvaluator(Evaluator):
         judge = hashlib.sha256(self.judge.reference.encode()).hexdigest()[:8]
         return samples.with_suffix(f".{judge}.npz")
 
-    def _look(self, samples: Path) -> None:
-        """Write down what is judged of a batch of samples, unless it is there."""
+    def _look(self, samples: Path, made: Tensor | None) -> None:
+        """Write down what is judged of a batch of samples, unless it is there; `made` are those of this start."""
         path = self._features_of(samples)
         if not path.is_file():
-            rows = self._judged(torch.from_numpy(np.load(samples)))
+            rows = self._judged(torch.from_numpy(np.load(samples)) if made is None else made)
             path.parent.mkdir(parents=True, exist_ok=True)  # another evaluation may just have removed it
             write_whole(path, lambda part: save_npz(part, **{name: value.numpy() for name, value in rows.items()}))
 

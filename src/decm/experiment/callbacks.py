@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -116,20 +117,22 @@ def build_callbacks(
     evaluate, watchdog = None, Watchdog(folder, cfg.guard.hang_timeout)
     if protocol is not None:
         e, names = cfg.evaluation, segment_names(cfg)
-        evaluator = build_evaluator(cfg, protocol, dataset)
+        evaluator = replace(build_evaluator(cfg, protocol, dataset), alive=watchdog.alive)
         in_loop = e.every_nfe or e.nfe
         evaluate = Evaluate(e.every, in_loop, e.every_num_samples, evaluator, protocol.map_errors, names)
-        previews = Previews(
-            e.preview_every,
-            e.nfe,
-            evaluator=evaluator,
-            painter=protocol.painter,
-            folder=folder / "previews",
-            trained_on=names,
-            teacher=source.flow_map,
-        )
-        previews.alive = evaluate.alive = watchdog.alive
-        callbacks += [previews, evaluate, *build_expected(cfg, settings, evaluate)]
+        callbacks += [
+            Previews(
+                e.preview_every,
+                e.nfe,
+                evaluator=evaluator,
+                painter=protocol.painter,
+                folder=folder / "previews",
+                trained_on=names,
+                teacher=source.flow_map,
+            ),
+            evaluate,
+            *build_expected(cfg, settings, evaluate),
+        ]
     return [
         *callbacks,
         watchdog,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import Tensor
 
 from decm import __version__
 from decm.evaluation.devices import rank_and_world
@@ -17,7 +16,7 @@ from decm.evaluation.titles import PER_NFE
 from decm.experiment.build import segment_names
 from decm.experiment.dry_run import evaluation_rows, teacher_rows
 from decm.experiment.protocols import EvaluationProtocol
-from decm.flow.flow_map import FlowMap
+from decm.flow.flow_map import FlowMap, observed
 
 
 @dataclass
@@ -37,15 +36,13 @@ class EvaluationProgress:
     def counted(self, flow_map: FlowMap, cost: int) -> FlowMap:
         """The flow map; a row of it takes `cost` rows of a network."""
 
-        def net(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+        def count(rows: int) -> None:
             rank, world_size = rank_and_world()
-            F = flow_map.net(x, t, s, y)
-            self.done += cost * len(x) * world_size
+            self.done += cost * rows * world_size
             if self.job is not None and rank == 0:
                 self.job.at(EVALUATION, min(1.0, self.done / self.rows), lambda: self.doing)
-            return F
 
-        return FlowMap(net)
+        return observed(flow_map, count)
 
 
 def score_models(

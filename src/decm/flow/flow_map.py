@@ -1,5 +1,7 @@
 """The flow map f(x, t, s) = x + (s - t) F(x, t, s), where the network is the average velocity F."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from decm.flow.derivative import ENGINES, Network, Tangents
@@ -34,3 +36,14 @@ class FlowMap:
     def with_derivative(self, x: Tensor, t: Tensor, s: Tensor, y: Tensor, tangents: Tangents) -> tuple[Tensor, Tensor]:
         """F and dF = dx . dF/dx + dt dF/dt + ds dF/ds, with tangents (dx, dt, ds) per sample; dF is detached."""
         return self.engine(self.net, x, t, s, y, tangents)
+
+
+def observed(flow_map: FlowMap, see: Callable[[int], None]) -> FlowMap:
+    """The flow map, to sample with; `see` gets the number of rows of each call of its network, after the call."""
+
+    def net(x: Tensor, t: Tensor, s: Tensor, y: Tensor) -> Tensor:
+        F = flow_map.net(x, t, s, y)
+        see(len(x))
+        return F
+
+    return FlowMap(net)

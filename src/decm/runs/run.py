@@ -49,15 +49,15 @@ class Run:
         path, found = self.folder / "metrics.csv", dict[str, Series]()
         if not path.is_file():
             return found
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(line for line in file if line.endswith("\n")):
-                step = _number(row.pop("step", None))
-                for name, text in row.items():
-                    value = _number(text)
-                    if step is not None and value is not None and name:
-                        series = found.setdefault(name, Series())
-                        series.steps.append(step)
-                        series.values.append(value)
+        text = path.read_text(encoding="utf-8-sig")  # at once: of a file that grows, a line would be read in two
+        for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+            step = _number(row.pop("step", None))
+            for name, entry in row.items():
+                value = _number(entry)
+                if step is not None and value is not None and name:
+                    series = found.setdefault(name, Series())
+                    series.steps.append(step)
+                    series.values.append(value)
         return found
 
     def last_step(self) -> int:

@@ -150,7 +150,7 @@ def check_values(config: DictConfig) -> None:
         try:
             compose("train", words)
         except (HydraException, OmegaConfBaseException) as error:
-            why = in_plain_words(" ".join(f"{error} {error.__cause__ or ''}".split()))
+            why = " ".join(in_plain_words(f"{error}\n{error.__cause__ or ''}").split())
             raise ValueError(f"A job of this sweep cannot be done ({' '.join(words)}): {why}") from error
         tried |= kinds
 

@@ -1,6 +1,6 @@
 """How Lightning reads and writes checkpoints. Not in checkpoints/, where a model is read without Lightning."""
 
-import contextlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
@@ -46,9 +46,11 @@ class CheckpointFiles(CheckpointIO):
             self.wait()
 
     def teardown(self) -> None:
-        """Let a save end, also where the run ends with an error, which then is the one to be raised."""
-        with contextlib.suppress(SaveError):
+        """Let a save end; its error is told, for the run may be ending with one of its own."""
+        try:
             self.wait()
+        except SaveError as error:
+            print(f"decm: {error}", file=sys.stderr, flush=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_file(Path(path))

@@ -22,17 +22,17 @@ Row = dict[str, Any]
 class MetricsCSV(Logger):
     """Writes `folder/metrics.csv`, whose columns grow as metrics appear; figures of one step share a line.
 
-    Lines are appended and not kept, but for the last one, which later figures of its step still join. The file is
-    written anew only where a column is new or a step comes late.
+    Lines are appended and not kept, and nothing that is in the file is ever overwritten in place, so that whoever reads
+    it meanwhile sees whole lines, and at most one that is cut off. The file is written anew, under its name at once,
+    where a column is new, or figures come for a step that is in it.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self.columns: list[str] = []
-        self.rows: dict[int, Row] = {}  # not in the file yet, and its last line
-        self._settled = sys.maxsize  # steps up to here are in the file and not in `rows`: at first, all that it has
-        self._end = 0  # bytes of the file up to there
+        self.rows: dict[int, Row] = {}  # what is not in the file yet
+        self._last = sys.maxsize  # the last step of the file; until it was read, beyond any
 
     @property
     def name(self) -> str:
@@ -62,15 +62,13 @@ class MetricsCSV(Logger):
     def save(self) -> None:
         rows = [row for _, row in sorted(self.rows.items())]
         columns = list(dict.fromkeys([*self.columns, "step", *(key for row in rows for key in row)]))
-        if columns != self.columns or (rows and rows[0]["step"] <= self._settled) or not self.path.is_file():
-            self.columns, last = columns, self._settled
-            settled = (row for row in self._stored() if row["step"] <= last)
-            self._write_anew(heapq.merge(settled, rows, key=lambda row: row["step"]))
-            return
-        with self.path.open("r+b") as file:
-            file.seek(self._end)
-            self._append(file, rows)
-            file.truncate()
+        if columns != self.columns or (rows and rows[0]["step"] <= self._last) or not self.path.is_file():
+            self.columns = columns
+            self._write_anew(heapq.merge(self._stored(), rows, key=lambda row: row["step"]))
+        else:
+            with self.path.open("ab") as file:
+                self._append(file, rows)
+        self.rows = {}
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -102,18 +100,16 @@ class MetricsCSV(Logger):
         def write(part: Path) -> None:
             with part.open("wb") as file:
                 file.write(self._text([dict(zip(self.columns, self.columns, strict=True))]))
-                self._settled, self._end = -1, file.tell()
+                self._last = -1
                 self._append(file, chain(first, lines))
 
         write_whole(self.path, write)
 
     def _append(self, file: Any, rows: Iterable[Row]) -> None:
-        """Write lines, those of one step as one, and keep the last of them."""
-        self.rows = {}
+        """Write lines, those of one step as one."""
         for step, group in groupby(rows, key=lambda row: row["step"]):
-            self._settled, self._end = max([self._settled, *self.rows]), file.tell()
-            self.rows = {step: {key: value for row in group for key, value in row.items()}}
-            file.write(self._text(self.rows.values()))
+            file.write(self._text([{key: value for row in group for key, value in row.items()}]))
+            self._last = step
 
     def _text(self, rows: Iterable[Row]) -> bytes:
         buffer = io.StringIO(newline="")

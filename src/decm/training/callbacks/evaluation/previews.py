@@ -1,7 +1,7 @@
 """Every k steps: the same seeds at several NFEs from the EMA, beside the teacher, and a quick evaluation."""
 
 import gc
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -24,21 +24,13 @@ class Periodic(DistillationCallback):
     def __init__(self, every: int, nfes: Sequence[int], evaluator: Evaluator, trained_on: Collection[str]) -> None:
         self.every, self.nfes, self.evaluator, self.trained_on = every, nfes, evaluator, trained_on
         self.acted_at = 0  # the last optimizer step of it
-        self.alive: Callable[[], None] = lambda: None  # called at each step of the network
 
     def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         if self.every > 0 and trainer.global_step % self.every == 0:
             self.acted_at = trainer.global_step
             self.evaluator.device = module.device
-            self.act(trainer, self._watched(module.ema_map))
+            self.act(trainer, module.ema_map)
             gc.collect()  # figures and logged pictures refer to themselves, and would stay for thousands of steps
-
-    def _watched(self, flow_map: FlowMap) -> FlowMap:
-        def net(*arguments: Tensor) -> Tensor:
-            self.alive()
-            return flow_map.net(*arguments)
-
-        return FlowMap(net)
 
     def act(self, trainer: Trainer, student: FlowMap) -> None:
         """What is done, on each rank alike up to what the first one writes."""

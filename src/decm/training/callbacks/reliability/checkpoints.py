@@ -37,7 +37,7 @@ class Checkpoints(DistillationCallback, Checkpoint):
 
     def on_optimizer_step(self, trainer: Trainer, module: DistillationModule) -> None:
         step = trainer.global_step
-        is_best, is_last = self._is_best(trainer), trainer.should_stop or trainer.global_step == trainer.max_steps
+        is_best, is_last = self._is_best(trainer), trainer.should_stop or step == trainer.max_steps
         if is_best or is_last or (step % self.every == 0 and not module.step.skipped):  # a run would go back to it
             then = partial(prune, self.folder, self.keep, self.best["step"] if self.best else None)
             trainer.save_checkpoint(self.folder / name_of(step), storage_options=then)

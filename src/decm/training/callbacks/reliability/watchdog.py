@@ -19,7 +19,7 @@ HUNG = 1  # exit code
 
 
 class Watchdog(Callback):
-    """Each rank notes in `folder/heartbeats/` how often it came to wait for the others (once a micro-batch).
+    """A thread of each rank notes in `folder/heartbeats/` how often that waited for the others (at each micro-batch).
 
     A rank that does not come there again within `seconds` says which ranks are behind, and ends its process; launchers
     end the others. An evaluation, which takes long, says that it goes on by `alive`. Only with several ranks. It comes
@@ -39,7 +39,7 @@ class Watchdog(Callback):
             return
         self.rank, self.world = trainer.global_rank, trainer.world_size
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.waits = 0
+        self.waits, self._last = 0, time.monotonic()
         self._note()
         trainer.strategy.barrier()  # no heartbeat of an earlier process is read from here on
         self._done.clear()
@@ -48,18 +48,15 @@ class Watchdog(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """This rank comes to wait for the others: in the step itself they meet."""
         if trainer.world_size > 1:
-            self.waits, self.step = self.waits + 1, trainer.global_step
-            self._note()
+            self.step = trainer.global_step
+            self.alive()
 
     def alive(self) -> None:
-        """This rank goes on: called equally often on all of them, between two micro-batches."""
-        self.waits, self._last = self.waits + 1, time.monotonic()  # the thread writes it down
+        """This rank goes on; called equally often on all of them. The thread writes it down."""
+        self.waits, self._last = self.waits + 1, time.monotonic()
 
     def _note(self) -> None:
-        self._last, self._noted = time.monotonic(), self.waits
-        self._write()
-
-    def _write(self) -> None:
+        self._noted = self.waits
         heartbeat = {"waits": self.waits, "step": self.step, "pid": os.getpid(), "host": socket.gethostname()}
         with contextlib.suppress(OSError):  # a full disk is reported where it costs something: at a checkpoint
             text = json.dumps(heartbeat)
@@ -72,8 +69,7 @@ class Watchdog(Callback):
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.seconds / 4)):
             if self._noted != self.waits:
-                self._noted = self.waits
-                self._write()
+                self._note()
             if time.monotonic() - self._last > self.seconds:
                 try:
                     print(f"decm: {self.verdict()}", file=sys.stderr, flush=True)
