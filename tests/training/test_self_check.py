@@ -35,7 +35,8 @@ def test_right_tangents_pass_and_the_weights_stay_as_they_were(make):
 
 
 def test_half_precision_passes_within_its_own_limits_alone():
-    check_tangents(small_dit(), half, HALF)
+    """With room to spare: a third of the limit."""
+    check_tangents(small_dit(), half, HALF / 3)
     with pytest.raises(WrongTangentError):
         check_tangents(small_dit(), half, 1e-4)
 
