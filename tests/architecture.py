@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 
 GROUND = {"decm.checkpoints", "decm.runs", "decm.settings"}  # plain files and types
-PARTS = {"decm.flow", "decm.objectives", "decm.networks", "decm.data", "decm.evaluation"}
+PARTS = {"decm.flow", "decm.objectives", "decm.networks", "decm.data", "decm.features", "decm.evaluation"}
 TOOLS = {"torch", "torchvision", "numpy", "timm", "safetensors", "sklearn", "webdataset", "rich", "matplotlib", "PIL"}
 
 # What each room may import besides the standard library; None: anything that ONLY_IN does not confine.
@@ -34,11 +34,11 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "decm.flow",
         "decm.data",
     },
+    "features": {"torch", "timm", "torch_fidelity", "safetensors", "decm.checkpoints", "decm.flow", "decm.features"},
     "evaluation": {
         "torch",
         "numpy",
         "torchmetrics",
-        "torch_fidelity",
         "safetensors",
         "PIL",
         "matplotlib",
@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "rich",
         "decm.checkpoints",
         "decm.flow",
+        "decm.features",
         "decm.evaluation",
     },
     "training": PARTS | TOOLS | {"lightning", "wandb", "decm.checkpoints", "decm.training"},
@@ -63,6 +64,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "decm.generator",
         "decm.report",
     },
+    "protocols": PARTS | {"torch", "numpy", "decm.checkpoints", "decm.generator", "decm.protocols"},
     "experiment": PARTS
     | TOOLS
     | GROUND
@@ -73,6 +75,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "decm.training",
         "decm.generator",
         "decm.report",
+        "decm.protocols",
         "decm.experiment",
     },
     "sweeps": GROUND
@@ -99,7 +102,7 @@ ALSO_IN_FILE = {
     "networks/attention_triton.py": {"triton"},
     "networks/autoencoder.py": {"diffusers"},
     "data/datamodule.py": {"lightning"},
-    "evaluation/features.py": {"timm"},  # DINOv2's architecture, for FDD
+    "data/idx.py": {"torchvision"},  # its downloader
 }
 ONLY_IN = {
     "hydra": ("settings/", "experiment/", "sweeps/", "cli/"),
@@ -107,7 +110,7 @@ ONLY_IN = {
     "lightning": ("training/", "data/datamodule.py", "experiment/"),
     "wandb": ("training/loggers.py", "training/wandb_mode.py", "report/"),
     "torchmetrics": ("evaluation/",),
-    "torch_fidelity": ("evaluation/",),
+    "torch_fidelity": ("features/",),
     "diffusers": ("networks/autoencoder.py",),
     "triton": ("networks/attention_triton.py",),
     "huggingface_hub": ("generator/",),

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from decm.data.loader import Dataset
 from decm.experiment.build import build_dataset, build_evaluator, build_protocol
 from decm.experiment.models import load_model
-from decm.experiment.protocols import EvaluationProtocol
+from decm.protocols.protocol import EvaluationProtocol
 
 NFES = (2, 4, 50)
 SAMPLERS = ("consistency", "n2n_then_consistency", "flow_map_steps", "euler")

@@ -10,14 +10,13 @@ import commands
 from decm.cli.reference import task
 from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
-from decm.evaluation.classifier import DigitClassifier
-from decm.evaluation.extractors import EXTRACTORS
-from decm.evaluation.features import DigitFeatures
 from decm.evaluation.frechet import fit
 from decm.evaluation.statistics import read_reference, weights_of
 from decm.evaluation.suite import SuiteJudge
-from decm.experiment.protocols_images import image_statistics
+from decm.features.build import EXTRACTORS
+from decm.features.classifier import Classifier, ClassifierFeatures
 from decm.networks.autoencoder import Autoencoder
+from decm.protocols.images import image_statistics
 from decm.report.table import notes
 from decm.settings.composition import compose
 from latent_sets import Numbered, numbered_set
@@ -31,7 +30,7 @@ def weights(tmp_path):
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    save_file(DigitClassifier().state_dict(), tmp_path / "digits.safetensors")
+    save_file(Classifier().state_dict(), tmp_path / "digits.safetensors")
     return tmp_path / "digits.safetensors"
 
 
@@ -40,17 +39,17 @@ def build(out, *overrides: str) -> None:
 
 
 def of_digits(out, weights, *overrides: str) -> None:
-    build(out, "data=digits", "features=digit_classifier", f"weights={weights}", *overrides)
+    build(out, "data=digits", "features=classifier", f"weights={weights}", *overrides)
 
 
 def test_the_statistics_of_digits_are_those_of_their_features(tmp_path, weights):
     of_digits(tmp_path / "a.npz", weights, "keep=100")
     found, data = read_reference(tmp_path / "a.npz"), digits()
-    pool = DigitFeatures.read(weights)(to_pixels(data.train_x, data.manifest))["pool"]
+    pool = ClassifierFeatures.read(weights)(to_pixels(data.train_x, data.manifest))["pool"]
     for ours, truth in zip(found.moments["pool"], fit(pool), strict=True):
         assert torch.allclose(ours, truth, atol=1e-10)
     assert found.provenance["count"] == 1497
-    assert found.provenance["features"] == "digit_classifier"
+    assert found.provenance["features"] == "classifier"
     assert data.manifest.content_hash[:16] in found.provenance["what"]
     assert found.features.shape == (100, 64)
 
@@ -152,14 +151,14 @@ def test_mistakes_are_sentences(tmp_path, weights):
 
 def test_statistics_of_other_weights_of_the_same_features_are_refused(tmp_path, weights):
     of_digits(tmp_path / "a.npz", weights)
-    known, extractor = read_reference(tmp_path / "a.npz"), DigitFeatures.read(weights)
+    known, extractor = read_reference(tmp_path / "a.npz"), ClassifierFeatures.read(weights)
     known.check_fits(extractor)
     judge = SuiteJudge([(extractor, known)], to_pixels)
-    assert f"digit_classifier (weights {weights_of(extractor)[:8]}" in judge.reference
+    assert f"classifier (weights {weights_of(extractor)[:8]}" in judge.reference
     with torch.no_grad():
-        other = DigitFeatures.read(weights)
+        other = ClassifierFeatures.read(weights)
         other.network.head.bias[0] += 1e-3
-    with pytest.raises(ValueError, match="other weights of features=digit_classifier"):
+    with pytest.raises(ValueError, match="other weights of features=classifier"):
         known.check_fits(other)
     del known.provenance["weights"]  # of a file that was made before they were noted
     known.check_fits(other)
@@ -178,7 +177,7 @@ def test_a_bench_against_the_file_judges_states(tmp_path, weights):
     of_digits(tmp_path / "a.npz", weights)
     data = digits()
     none = compose("reference", ["out=x"]).autoencoder
-    protocol = image_statistics(data, tmp_path, none, str(tmp_path / "a.npz"), "digit_classifier", str(weights))
+    protocol = image_statistics(data, tmp_path, none, str(tmp_path / "a.npz"), "classifier", str(weights))
     same = protocol.judge.score(data.train_x, data.train_y)
     assert abs(same["value"]) < 1e-6
     assert same["value"] < protocol.judge.floor(500)["value"]
@@ -207,12 +206,12 @@ def test_a_run_is_judged_against_a_reference_built_on_the_command_line(runs):
         "reference",
         "data=digits",
         f"out={runs}/digits.npz",
-        "features=digit_classifier",
+        "features=classifier",
         f"weights={weights}",
         "keep=500",
     )
     assert answer.code == 0, answer.said
-    protocol = {"reference": f"{runs}/digits.npz", "features": "digit_classifier", "weights": weights}
+    protocol = {"reference": f"{runs}/digits.npz", "features": "classifier", "weights": weights}
     settings = [f"evaluation.protocol.{key}={value}" for key, value in protocol.items()]
     answer = commands.train(runs, "evaluation=images", *settings)
     assert answer.code == 0, answer.said

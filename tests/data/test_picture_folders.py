@@ -14,8 +14,8 @@ from decm.cli.latents import task as latents
 from decm.cli.reference import task as reference
 from decm.data.arrays import folder
 from decm.data.manifest import to_pixels
-from decm.evaluation.extractors import EXTRACTORS
 from decm.evaluation.statistics import read_reference
+from decm.features.build import EXTRACTORS
 from decm.networks.autoencoder import Autoencoder
 from decm.settings.composition import compose
 from latent_sets import write_tar

@@ -11,8 +11,8 @@ from decm.data.latents import LatentDataset
 from decm.data.loader import IndexLoader
 from decm.data.making.latent_sets import describe, finish_set, write_set
 from decm.data.stream import StreamedLatents, StreamLoader
-from decm.experiment.protocols_images import stored_states
 from decm.flow.randomness import uniform
+from decm.protocols.images import stored_states
 from latent_sets import CLASSES, Numbered, npy, number_of, numbered_plan, numbered_set, write_tar
 
 N, SHARDS, BATCH = 48, 6, 8

@@ -5,10 +5,10 @@ import torch
 
 from decm.data.arrays import digits
 from decm.data.manifest import to_pixels
-from decm.evaluation import classifier
-from decm.evaluation.classifier import accuracy, cached_classifier, guess_accuracy
-from decm.evaluation.extractors import build_extractor
 from decm.evaluation.judge import ImageJudge
+from decm.features import classifier
+from decm.features.build import build_extractor
+from decm.features.classifier import ClassifierFeatures, accuracy, cached_classifier, guess_accuracy
 
 DATA = digits()
 
@@ -59,7 +59,7 @@ def test_a_classifier_has_the_classes_it_is_told_of_and_its_file_says_how_good_i
     assert net(HELDOUT[0])[1].shape == (300, 17)
     assert score > 0.8
     (file,) = tmp_path.iterdir()
-    extractor = build_extractor("digit_classifier", file)
+    extractor = build_extractor("classifier", file)
     assert extractor.dims["logits"] == 17
     assert extractor.note == f"right on {score:.1%} of held-out images"
     assert torch.equal(extractor(HELDOUT[0])["pool"], net(HELDOUT[0])[0])
@@ -76,7 +76,7 @@ def test_training_is_reproducible_and_leaves_torchs_generator_alone():
 
 
 def test_the_judge_of_digits_prefers_real_ones_and_sees_repeated_ones(trained):
-    judge = ImageJudge(trained[1], pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
+    judge = ImageJudge(ClassifierFeatures(trained[1]), pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
     real = judge.score(DATA.heldout_x, DATA.heldout_y)
     noisy = judge.score(DATA.heldout_x + 0.5 * torch.randn_like(DATA.heldout_x), DATA.heldout_y)
     repeated = judge.score(DATA.train_x[:300], DATA.train_y[:300])
@@ -92,7 +92,7 @@ def test_the_judge_of_digits_prefers_real_ones_and_sees_repeated_ones(trained):
 
 def test_the_judge_of_digits_scores_one_repeated_digit(trained):
     """The distance is |m_a - m_b|^2 + tr(B), whichever the digit is; the others are those of its one point."""
-    judge = ImageJudge(trained[1], pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
+    judge = ImageJudge(ClassifierFeatures(trained[1]), pixels, DATA.train_x, DATA.heldout_x, DATA.heldout_y)
     mean, cov = judge.moments
     for row in range(0, 200, 40):
         found = judge.score(DATA.train_x[row : row + 1].expand(200, 1, 8, 8), DATA.train_y[row].expand(200))
@@ -104,11 +104,25 @@ def test_the_judge_of_digits_scores_one_repeated_digit(trained):
 
 
 def test_scores_that_need_more_images_than_there_are_are_left_out(trained):
-    judge = ImageJudge(trained[1], pixels, DATA.train_x[:3], DATA.heldout_x[:1], DATA.heldout_y[:1])
+    judge = ImageJudge(ClassifierFeatures(trained[1]), pixels, DATA.train_x[:3], DATA.heldout_x[:1], DATA.heldout_y[:1])
     assert judge.score(DATA.train_x[:50], DATA.train_y[:50]).keys() == {"value", "accuracy", "memorized"}
     assert judge.floor(20).keys() == {"value", "heldout_accuracy", "guess_accuracy"}
-    none = ImageJudge(trained[1], pixels, DATA.train_x[:4], DATA.heldout_x[:0], DATA.heldout_y[:0])
+    none = ImageJudge(ClassifierFeatures(trained[1]), pixels, DATA.train_x[:4], DATA.heldout_x[:0], DATA.heldout_y[:0])
     assert none.score(DATA.train_x[:50], DATA.train_y[:50]).keys() == {"value", "accuracy", "precision", "recall"}
     assert none.floor(20).keys() == {"value"}
     with pytest.raises(ValueError, match="has 1 image; a Frechet distance needs 2"):
-        ImageJudge(trained[1], pixels, DATA.train_x[:1], DATA.heldout_x, DATA.heldout_y)
+        ImageJudge(ClassifierFeatures(trained[1]), pixels, DATA.train_x[:1], DATA.heldout_x, DATA.heldout_y)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 28), (3, 5, 4)])
+def test_pictures_of_any_shape_have_a_classifier_that_its_file_gives_back(tmp_path, shape):
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 2
+    pictures = torch.randint(0, 100, (200, *shape), generator=draw) + 100 * labels[:, None, None, None]
+    part = (pictures.to(torch.uint8), labels)
+    net, score = cached_classifier(tmp_path, 2, part, part)
+    assert score > 0.9
+    extractor = build_extractor("classifier", next(tmp_path.iterdir()))
+    assert torch.equal(extractor(part[0])["logits"], net(part[0])[1])
+    with pytest.raises(ValueError, match="the classifier expects"):
+        extractor(part[0][..., :-1])

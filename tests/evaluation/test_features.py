@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from decm.evaluation.classifier import DigitClassifier
-from decm.evaluation.extractors import RandomFeatures, RandomInceptionFeatures, build_extractor
-from decm.evaluation.features import KEY, Dinov2Features, InceptionFeatures, check_images
+from decm.features.build import build_extractor
+from decm.features.classifier import Classifier
+from decm.features.dinov2 import Dinov2Features
+from decm.features.extractor import KEY, check_images
+from decm.features.inception import InceptionFeatures
+from decm.features.random import RandomFeatures, RandomInceptionFeatures
 from helpers import largest, relative_error, seeded
 
 
@@ -226,12 +229,12 @@ def test_the_position_embedding_is_sampled_on_dinov2s_slightly_shifted_grid():
     assert largest(found - ((column + 0.5) * 37 / 16 - 0.5)) > 0.15
 
 
-def test_the_digit_classifiers_features_come_from_its_cache_file(tmp_path):
+def test_the_classifiers_features_come_from_its_cache_file(tmp_path):
     from safetensors.torch import save_file
 
-    net = DigitClassifier().eval()
+    net = Classifier().eval()
     save_file(net.state_dict(), tmp_path / "digits.safetensors")
-    extractor, x = build_extractor("digit_classifier", tmp_path / "digits.safetensors"), images(4, 8, 1)
+    extractor, x = build_extractor("classifier", tmp_path / "digits.safetensors"), images(4, 8, 1)
     features, logits = net(x)
     assert torch.equal(extractor(x)["pool"], features)
     assert torch.equal(extractor(x)["logits"], logits)

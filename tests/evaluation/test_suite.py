@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from decm.evaluation.extractors import RandomInceptionFeatures
 from decm.evaluation.frechet import fit, frechet_distance
 from decm.evaluation.scores import Neighborhoods, kernel_distance, precision_recall
 from decm.evaluation.statistics import Reference, build_reference
 from decm.evaluation.suite import MetricSuite, SuiteJudge
+from decm.features.random import RandomInceptionFeatures
 from helpers import random_states
 from ranks import CASES, PixelFeatures, evaluated, evaluating, images, reference, run_group, scores, scoring
 

@@ -12,9 +12,9 @@ from commands import decm, metrics, only, results
 from decm.data.making.latent_sources import synthetic_latents
 from decm.experiment.build import build_network
 from decm.experiment.dry_run import forward_equivalents
-from decm.experiment.protocols_images import stored_states
 from decm.generator.decode import PROJECTED, Decoded, Projection, build_decoder
 from decm.networks.autoencoder import Autoencoder
+from decm.protocols.images import stored_states
 from decm.settings.composition import compose
 from helpers import randomize_parameters
 

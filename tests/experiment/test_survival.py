@@ -34,7 +34,7 @@ def test_an_allocation_of_slurm_without_srun_is_one_process(runs, monkeypatch, t
 @pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1000])
 def test_a_damaged_classifier_in_the_cache_is_told_and_trained_anew(runs, finished, left):
-    (cached,) = (runs / "cache").glob("digit_classifier_*.safetensors")
+    (cached,) = (runs / "cache").glob("classifier_*.safetensors")
     whole = cached.read_bytes()
     os.truncate(cached, left)
     answer = train(runs, *QUICK)

@@ -210,3 +210,33 @@ def test_times_are_embedded_in_float32_under_autocast(kind):
         found = [net.t_embedder(t), *net.t_embedder(t, t), net.s_embedder(t, s), *net.s_embedder(t, s, (t, s))]
     assert {part.dtype for part in found} == {torch.float32}
     assert torch.equal(found[0], net.t_embedder(t))
+
+
+def rectangle(size):
+    return randomize_parameters(LightningDiT(size, 4, 2, 32, 2, 4, 4.0, CLASSES, qk_norm=True))
+
+
+@pytest.mark.parametrize("size", [(8, 12), (12, 8)])
+def test_tokens_of_a_rectangle_lie_where_they_lie_in_a_square(size):
+    """Positions are (row, column): those of the rectangle are a corner of the square's."""
+    square, own = LightningDiT(12, 4, 2, 32, 2, 4, 4.0, CLASSES, True), rectangle(size)
+    rows, columns = (side // 4 for side in size)
+    for name in ("pos_embed", "rope"):
+        whole = getattr(square, name).reshape(3, 3, -1)[:rows, :columns]
+        torch.testing.assert_close(getattr(own, name).reshape(rows, columns, -1), whole)
+
+
+def test_the_tangent_of_a_rectangle_is_its_derivative():
+    net, x = rectangle((8, 12)).double(), random_states(B, (2, 8, 12))
+    t, s, y = random_times(B, 0, 0.5), random_times(B, 0.5, 1, seed=3), random_labels(B)
+    dx, zero, step = random_states(B, (2, 8, 12), seed=5), torch.zeros_like(t), 1e-5
+    F, dF = net(x, t, s, y, (dx, zero, zero))
+    ahead, behind = net(x + step * dx, t, s, y), net(x - step * dx, t, s, y)
+    assert F.shape == x.shape
+    torch.testing.assert_close(dF, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [(8,), (8, 8, 8), (8, 0), (8, 10), (8, 8.0)])
+def test_another_size_is_refused(size):
+    with pytest.raises(ValueError, match="input_size"):
+        rectangle(size)

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from decm.evaluation.judge import ImageJudge, PointsJudge
-from decm.evaluation.suite import SuiteJudge
+from decm.evaluation.judge import PointsJudge, metric_of
 from decm.evaluation.titles import TITLES, judge_note
+from decm.features.build import EXTRACTORS
 from decm.generator.card import results_table
 from decm.report.table import markdown, show, table_rows
 
@@ -110,4 +110,5 @@ def test_the_terminal_shows_the_table_the_notes_and_the_paths(capsys, monkeypatc
 
 
 def test_every_judges_metric_has_a_title():
-    assert {judge.metric for judge in (ImageJudge, PointsJudge, SuiteJudge)} == set(TITLES)
+    of_features = {metric_of(extractor) for extractor in EXTRACTORS.values() if hasattr(extractor, "metric")}
+    assert of_features | {"frechet_distance", PointsJudge.metric} == set(TITLES)

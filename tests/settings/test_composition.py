@@ -7,13 +7,14 @@ import pytest
 import torch
 import yaml
 from hydra.errors import ConfigCompositionException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from commands import ROOT, decm
+from decm.checkpoints.trust import RENAMED
 from decm.flow.exact import GaussianFlow
 from decm.objectives.base import Segment
-from decm.settings.composition import compose
+from decm.settings.composition import compose, from_plain
 from decm.training.callbacks.method.trajectories import FromNoise
 from helpers import largest, no_labels, random_states, random_times, unguided
 
@@ -200,3 +201,10 @@ def test_every_setting_of_a_kept_sweep_is_one_that_there_is(name):
     assert all(key.rpartition(".")[2] in OmegaConf.select(cfg, key.rpartition(".")[0]) for key in swept)
     with pytest.raises(ConfigCompositionException):
         compose("train", ["experiment=decm_digits", f"sweep={name}", f"{next(iter(swept))}x=1"])
+
+
+@pytest.mark.parametrize("earlier", RENAMED)
+def test_a_constructor_that_has_another_name_by_now_is_found_from_the_settings_of_an_earlier_run(earlier):
+    with pytest.raises((ImportError, AttributeError, ValueError)):
+        get_object(earlier)
+    assert callable(get_object(from_plain({"protocol": {"_target_": earlier}}).protocol._target_))

@@ -13,7 +13,8 @@ from decm.settings.composition import compose
 
 NETWORKS = sorted(path.stem for path in (ROOT / "conf" / "network").glob("*.yaml"))
 # Settings that hold anything: devices (a number, a list or auto), maps by NFE, and a map of times or none.
-FREE = {"trainer.devices", "evaluation.samplers", "times"}
+FREE = {"trainer.devices", "trainer.compile", "evaluation.samplers", "times"}
+LISTED = {"network.input_size"}  # a number, or a list: the network itself refuses what is neither
 
 
 @functools.cache
@@ -34,7 +35,9 @@ def leaves(cfg, prefix=""):
 def numbers(cfg):
     """Every setting that is a number, a switch or a list."""
     return [
-        key for key, value in leaves(cfg) if not isinstance(value, str | None) and key not in FREE and "._" not in key
+        key
+        for key, value in leaves(cfg)
+        if not isinstance(value, str | None) and key not in FREE | LISTED and "._" not in key
     ]
 
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from decm.evaluation.evaluator import Evaluator
-from decm.evaluation.extractors import build_extractor
 from decm.evaluation.statistics import build_reference
 from decm.evaluation.suite import SuiteJudge
+from decm.features.build import build_extractor
 from decm.flow.flow_map import FlowMap
 from decm.generator.decode import build_decoder
 from decm.networks.autoencoder import Autoencoder

@@ -6,8 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
+from decm.checkpoints.code_version import code_version
 from decm.checkpoints.durable import write_whole
-from decm.experiment.scores import code_version
 from decm.generator.checkpoints import CONSOLIDATED, EMA, STUDENT, read_checkpoint, weights_of
 
 PREFIXES = {"ema": EMA, "student": STUDENT}

@@ -35,7 +35,7 @@ def versions() -> Iterator[str]:
     """Python, decm, and what decm requires, with what is wrong about it."""
     from packaging.requirements import Requirement
 
-    from decm.experiment.scores import code_version
+    from decm.checkpoints.code_version import code_version
 
     yield f"{'python':<18} {platform.python_version()}"
     yield f"{'decm':<18} {code_version()}"

@@ -22,12 +22,15 @@ from decm.evaluation.stored import StoredEvaluator, forget, stored, write_pictur
 from decm.experiment.build import build_evaluator, build_protocol, made, segment_names
 from decm.experiment.checks import check_evaluation, check_num_samples
 from decm.experiment.models import Model, load_model
-from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.scores import figures, score_models
+from decm.protocols.pictures import FEATURES
+from decm.protocols.protocol import EvaluationProtocol
 from decm.report.table import markdown, show
 from decm.runs.folders import new_evaluation, read_config, write_results
 from decm.training.callbacks.method.ema_snapshots import find_snapshots, reconstruct
 from decm.training.loggers import add_to_summary
+
+OWN_PICTURES = "decm.protocols.pictures.own_pictures"
 
 
 def task(cfg: DictConfig) -> dict[str, Any] | None:
@@ -110,6 +113,12 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
         if "path" not in run.data:
             raise ValueError(f"data.path={cfg.data.path} has no effect: the data of this run are {run.data._target_}.")
         run.data.path = cfg.data.path
+    if str(run.evaluation.protocol._target_).endswith(".unjudged"):
+        if cfg.features not in FEATURES:
+            raise ValueError(
+                f"This run was made with evaluation=none: set features={' or '.join(FEATURES)} to judge it."
+            )
+        run.evaluation.protocol = {"_target_": OWN_PICTURES, "features": cfg.features}
     protocol = run.evaluation.protocol
     given = [key for key in ("reference", "features", "weights") if cfg[key] is not None]
     ignored = [key for key in given if key not in protocol]
@@ -117,11 +126,11 @@ def configure(run: DictConfig, cfg: DictConfig) -> DictConfig:
         raise ValueError(
             f"{ignored[0]}={cfg[ignored[0]]} has no effect: the protocol of this run is {protocol._target_}."
         )
-    if cfg.features is not None:
+    if cfg.features is not None and "weights" in protocol:
         protocol.weights = None  # the old features'
     for key in given:
         protocol[key] = cfg[key]
-    if cfg.features is not None and cfg.reference is None and protocol.reference and cfg.features != "inception":
+    if cfg.features is not None and cfg.reference is None and protocol.get("reference") and cfg.features != "inception":
         raise ValueError(
             f"features={cfg.features}: the run's reference {protocol.reference} is of other features. Set reference=..."
         )

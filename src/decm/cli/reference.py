@@ -8,16 +8,16 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from decm.checkpoints.code_version import code_version
 from decm.data.image_files import find_images
 from decm.data.making.images import image_batches, intact, load_image
 from decm.evaluation.devices import compute_device, pick_device
-from decm.evaluation.extractors import build_extractor
 from decm.evaluation.progress import progress
 from decm.evaluation.statistics import build_reference, write_reference
 from decm.experiment.build import made
-from decm.experiment.protocols_images import stored_states
-from decm.experiment.scores import code_version
+from decm.features.build import build_extractor
 from decm.generator.decode import build_decoder
+from decm.protocols.images import stored_states
 
 Source = tuple[Iterator[Tensor], int, str]  # batches of uint8 images, how many images, what they are
 

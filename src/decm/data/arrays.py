@@ -13,7 +13,7 @@ from torch import Tensor
 
 from decm.checkpoints.durable import write_whole
 from decm.data.manifest import MANIFEST, Manifest, checked, content_hash, named, read_manifest
-from decm.data.raw import channel_statistics, integer_labels, raw_pictures
+from decm.data.raw import as_array, channel_statistics, integer_labels, raw_pictures
 from decm.data.split import gaps
 from decm.flow.randomness import permutation
 
@@ -25,17 +25,35 @@ log = logging.getLogger(__name__)
 class ArrayDataset:
     """States [N, C, H, W] float32 (normalized) and labels [N] int64, in a training and a held-out split.
 
-    The run's order of samples is epoch after epoch, each a permutation by (seed, epoch).
+    Pictures that are stored as uint8 stay so in memory, and are normalized when they are asked for. The run's order of
+    samples is epoch after epoch, each a permutation by (seed, epoch).
     """
 
     def __init__(self, arrays: dict[str, Tensor], manifest: Manifest) -> None:
-        self.train_x, self.train_y, self.heldout_x, self.heldout_y = (arrays[key] for key in KEYS)
-        self.manifest = manifest
+        self.stored, self.manifest = arrays, manifest
+        self.train_y, self.heldout_y = arrays["train_y"], arrays["heldout_y"]
         self._epoch: tuple[int, int] | None = None  # (seed, epoch) of the permutation at hand
         self._order = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
-        return len(self.train_x)
+        return len(self.train_y)
+
+    @property
+    def train_x(self) -> Tensor:
+        """All training states."""
+        return self.states(self.stored["train_x"])
+
+    @property
+    def heldout_x(self) -> Tensor:
+        """All held-out states."""
+        return self.states(self.stored["heldout_x"])
+
+    def states(self, stored: Tensor) -> Tensor:
+        """The states of stored rows: (pixel / 255 - mean) / std of uint8 pictures, else what is stored."""
+        if stored.dtype != torch.uint8:
+            return stored
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.manifest.mean, self.manifest.std))
+        return (stored.float() / 255 - mean) / std
 
     def batch(self, seed: int, index: Tensor) -> tuple[Tensor, Tensor]:
         """Samples number `index` [B] of the run's one global order: (x [B, C, H, W], y [B])."""
@@ -46,7 +64,7 @@ class ArrayDataset:
                 self._order, self._epoch = permutation(seed, "order", epoch, n), (seed, epoch)
             here = index // n == epoch
             rows[here] = self._order[index[here] % n]
-        return self.train_x[rows], self.train_y[rows]
+        return self.states(self.stored["train_x"][rows]), self.train_y[rows]
 
 
 def digits(heldout: int = 300, split_seed: int = 0) -> ArrayDataset:
@@ -115,8 +133,9 @@ def write_arrays(
     Images are tensors or numpy arrays [N, C, H, W]: floats in [0, 1], or uint8 pixels 0 to 255. Labels are whole
     numbers of any type, [N] or [N, 1], in 0 .. num_classes - 1 (num_classes=0: unconditional, all are 0), and
     `class_names` what label 0, 1, ... is called. States are normalized by the training split's mean and standard
-    deviation per channel. Classes without a picture in one of the parts are logged as a warning. Raises ValueError for
-    anything else before a file is written; a set that is there is replaced when the new one is complete.
+    deviation per channel; uint8 pixels are stored as they are. Classes without a picture in one of the parts are logged
+    as a warning. Raises ValueError for anything else before a file is written; a set that is there is replaced when the
+    new one is complete.
     """
     check_place(Path(path))
     if set(arrays) != set(KEYS):
@@ -124,14 +143,12 @@ def write_arrays(
     for what, value, kind in (("name", name, str), ("origin", origin, str), ("num_classes", num_classes, Integral)):
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{what}={value!r}; expected {'a text' if kind is str else 'a whole number'}.")
-    pictures = raw_pictures(arrays, ("train_x", "heldout_x"))
     labels = {key: integer_labels(arrays[key], key, int(num_classes)) for key in ("train_y", "heldout_y")}
+    prepared, mean, std = _states(arrays)
     for x, y in (("train_x", "train_y"), ("heldout_x", "heldout_y")):
-        if len(pictures[x]) != len(labels[y]):
-            raise ValueError(f"{y} has {len(labels[y])} labels; expected {len(pictures[x])} labels, one a picture.")
-    train = pictures["train_x"]
-    mean, std = channel_statistics(train)
-    prepared = {key: ((x - mean[:, None, None]) / std[:, None, None]).contiguous() for key, x in pictures.items()}
+        if len(prepared[x]) != len(labels[y]):
+            raise ValueError(f"{y} has {len(labels[y])} labels; expected {len(prepared[x])} labels, one a picture.")
+    train = prepared["train_x"]
     prepared |= {key: torch.from_numpy(y) for key, y in labels.items()}
     manifest = checked(
         Manifest(
@@ -140,7 +157,7 @@ def write_arrays(
             num_classes=int(num_classes),
             mean=tuple(mean.tolist()),
             std=tuple(std.tolist()),
-            split={"train": len(train), "heldout": len(pictures["heldout_x"])},
+            split={"train": len(train), "heldout": len(prepared["heldout_x"])},
             content_hash=content_hash(*(prepared[key] for key in KEYS)),
             origin=origin,
             class_names=named(class_names),
@@ -150,6 +167,16 @@ def write_arrays(
     for sentence in gaps(labels["train_y"], labels["heldout_y"], manifest.labels()):
         log.warning("%s", sentence)
     return manifest
+
+
+def _states(arrays: Mapping[str, Tensor | np.ndarray]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """(what to store of the pictures of both parts, mean, std): uint8 pixels as they are, floats normalized."""
+    pictures = raw_pictures(arrays, ("train_x", "heldout_x"))
+    mean, std = channel_statistics(pictures["train_x"])
+    if all(as_array(arrays[key], key).dtype == np.uint8 for key in pictures):  # a quarter of the size
+        return {key: (x * 255).round().to(torch.uint8) for key, x in pictures.items()}, mean, std
+    normalized = {key: ((x - mean[:, None, None]) / std[:, None, None]).contiguous() for key, x in pictures.items()}
+    return normalized, mean, std
 
 
 def check_place(folder: Path) -> None:

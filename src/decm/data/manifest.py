@@ -83,7 +83,8 @@ class Manifest:
             raise ValueError(
                 f"Data set {self.name!r} has states of shape {tuple(self.shape)} and {self.num_classes} classes, but "
                 f"the network expects {tuple(network_shape)} and {network_classes}. Choose another `network`, or set "
-                f"its input_size, in_channels and num_classes.{LATENTS_ADVICE if latents else ''}"
+                "its input_size (a number, or [height,width]), in_channels and num_classes."
+                f"{LATENTS_ADVICE if latents else ''}"
             )
 
 

@@ -1,1 +1,1 @@
-"""Is it any good: generation from seeds, features, distances between distributions, errors against exact flows."""
+"""Is it any good: generation from seeds, judges, distances between distributions, errors against exact flows."""

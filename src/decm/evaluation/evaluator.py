@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from decm.evaluation.generate import Rows, balanced_labels, generate_many, itself
-from decm.evaluation.judge import Judge
+from decm.evaluation.judge import Judge, NoJudge
 from decm.flow.flow_map import FlowMap, observed
 from decm.flow.solvers import choose_sampler
 
@@ -80,12 +80,16 @@ class Evaluator:
         trained_on: Collection[str],
         progress: Progress = lambda _: None,
     ) -> dict[int, dict[str, float]] | None:
-        """Scores by NFE; None on ranks but the first. All must call it: each extracts the features of its own samples.
+        """Scores by NFE; None on ranks but the first, and where nothing is judged.
+
+        All ranks must call it: each extracts the features of its own samples.
 
         Raises ValueError for an NFE outside 1 to 1000 or fewer than two samples.
         """
         if num_samples < 2:
             raise ValueError(f"num_samples={num_samples}; expected at least 2.")
+        if isinstance(self.judge, NoJudge):
+            return None
         scores = {}
         for nfe in nfes:
             progress(f"{nfe} step{'s' if nfe > 1 else ''}")

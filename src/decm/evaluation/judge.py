@@ -7,11 +7,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from decm.evaluation.classifier import DigitClassifier, accuracy, guess_accuracy
 from decm.evaluation.frechet import FrechetDistance, fit
-from decm.evaluation.generate import Rows, itself
+from decm.evaluation.generate import Rows, itself, joined
 from decm.evaluation.points import sliced_wasserstein
 from decm.evaluation.scores import NEIGHBORS, Memorization, Neighborhoods, precision_recall
+from decm.evaluation.titles import TITLES
+from decm.features.classifier import LOOKED_AT, guess_accuracy
+from decm.features.extractor import Extractor
 from decm.flow.randomness import generator
 
 RESAMPLES = 10  # a single bootstrap resample of 2,000 digits scores anything from 0.19 to 0.46
@@ -46,30 +48,57 @@ class Judge(ABC):
         return self.compare(self.features(samples), labels)
 
 
+class NoJudge(Judge):
+    """Gives no scores, so that no samples are made for it."""
+
+    metric, reference, fewest = "none", "nothing", 2
+
+    def features(self, samples: Tensor) -> Rows:
+        return itself(samples)
+
+    def compare(self, features: Rows, labels: Tensor) -> dict[str, float]:
+        return {}
+
+    def floor(self, num: int) -> dict[str, float]:
+        return {}
+
+
+def metric_of(extractor: Extractor) -> str:
+    """What the Frechet distance of an extractor's features is called in results."""
+    return extractor.metric if extractor.metric in TITLES else "frechet_distance"
+
+
 class ImageJudge(Judge):
-    """Frechet distance, class accuracy, precision, recall and memorization of digit images.
+    """Frechet distance, precision, recall and memorization of pictures; the class accuracy, by a classifier's features.
 
     `to_pixels` turns states into uint8 images; all features are of those. Training images are the reference, at least
-    two. A score that needs more images than there are is left out.
+    two: their features may be `known` [M, D], of all or of some. `known_heldout` are those of the held-out images, and
+    where there are more than their width, the samples' distance to them is a score too, `fd_heldout`. A score that
+    needs more images than there are is left out.
     """
 
-    metric = "frechet_distance"
     fewest = NEIGHBORS + 1
 
     def __init__(
         self,
-        net: DigitClassifier,
+        extractor: Extractor,
         to_pixels: Callable[[Tensor], Tensor],
         train: Tensor,
         heldout: Tensor,
         heldout_labels: Tensor,
+        known: Tensor | None = None,
+        known_heldout: Tensor | None = None,
     ) -> None:
         if len(train) < 2:
             raise ValueError(f"The training split has {len(train)} image; a Frechet distance needs 2 or more of them.")
-        self.net, self.to_pixels = net, to_pixels
+        self.extractor, self.to_pixels, self.metric = extractor, to_pixels, metric_of(extractor)
         self.train, self.heldout, self.heldout_labels = to_pixels(train), to_pixels(heldout), heldout_labels
-        self.known = self._seen(self.train)["pool"]
-        self.reference = f"{len(train)} training images, features of the digit classifier"
+        self.known = self._seen(self.train)["pool"] if known is None else known
+        self.known_heldout = known_heldout
+        if extractor.labels_are_classes:
+            self.reference = f"{len(self.known)} training images, features of a classifier of them"
+        else:
+            self.reference = f"{len(self.known)} training images, features {extractor.name}"
         self.moments = fit(self.known)
 
     @cached_property
@@ -82,22 +111,26 @@ class ImageJudge(Judge):
         """What counts as a repeated training image; None without held-out images."""
         return Memorization(self.train, self.heldout) if len(self.heldout) else None
 
-    @torch.inference_mode()
-    def _seen(self, pixels: Tensor) -> Rows:
-        pool, logits = (torch.cat(found) for found in zip(*map(self.net, pixels.split(2048)), strict=True))
-        return {"pixels": pixels, "pool": pool, "logits": logits}
+    @cached_property
+    def heldout_moments(self) -> tuple[Tensor, Tensor] | None:
+        """Those of the held-out features that are known, where there are enough for a covariance."""
+        found = self.known_heldout
+        return fit(found) if found is not None and len(found) > found.shape[1] else None
 
-    def _distance(self, features: Tensor) -> float:
-        metric = FrechetDistance(*self.moments, distributed=False)  # each rank judges whole sets
-        metric.update(features)
-        return float(metric.compute())
+    def _seen(self, pixels: Tensor) -> Rows:
+        found = joined(self.extractor(part) for part in pixels.split(LOOKED_AT))
+        return {"pixels": pixels, **{name: rows.cpu() for name, rows in found.items()}}
 
     def features(self, samples: Tensor) -> Rows:
         return self._seen(self.to_pixels(samples))
 
     def compare(self, features: Rows, labels: Tensor) -> dict[str, float]:
-        pool, hits = features["pool"], features["logits"].argmax(1) == labels
-        scores = {"value": self._distance(pool), "accuracy": float(hits.double().mean())}
+        pool = features["pool"]
+        scores = {"value": distance(pool, self.moments)}
+        if self.heldout_moments is not None:
+            scores["fd_heldout"] = distance(pool, self.heldout_moments)
+        if self.extractor.labels_are_classes:
+            scores["accuracy"] = float((features["logits"].argmax(1) == labels).double().mean())
         if self.neighborhoods is not None and len(pool) > NEIGHBORS:
             scores |= zip(("precision", "recall"), precision_recall(pool, self.neighborhoods), strict=True)
         if self.memorization is not None:
@@ -107,13 +140,22 @@ class ImageJudge(Judge):
     def floor(self, num: int) -> dict[str, float]:
         size, draws = len(self.known), [generator(0, f"bootstrap/{k}", 0) for k in range(RESAMPLES)]
         resampled = [self.known[torch.from_numpy(draw.integers(0, size, num))] for draw in draws]
-        found = {"value": sum(self._distance(features) for features in resampled) / RESAMPLES}
+        found = {"value": sum(distance(features, self.moments) for features in resampled) / RESAMPLES}
         if len(self.heldout) > 1:
-            found["heldout"] = self._distance(self._seen(self.heldout)["pool"])
-        if len(self.heldout):
-            found["heldout_accuracy"] = accuracy(self.net, self.heldout, self.heldout_labels)
+            known = self._seen(self.heldout)["pool"] if self.known_heldout is None else self.known_heldout
+            found["heldout"] = distance(known, self.moments)
+        if len(self.heldout) and self.extractor.labels_are_classes:
+            seen = self._seen(self.heldout)["logits"].argmax(1)
+            found["heldout_accuracy"] = float((seen == self.heldout_labels).double().mean())
             found["guess_accuracy"] = guess_accuracy(self.heldout_labels)
         return found
+
+
+def distance(features: Tensor, moments: tuple[Tensor, Tensor]) -> float:
+    """The Frechet distance of features [N, D] to a (mean, covariance); each rank judges whole sets."""
+    metric = FrechetDistance(*moments, distributed=False)
+    metric.update(features)
+    return float(metric.compute())
 
 
 class PointsJudge(Judge):

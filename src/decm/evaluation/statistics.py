@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from decm.checkpoints.checksums import weights_digest
 from decm.checkpoints.durable import save_npz, write_whole
-from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import Moments, is_covariance
 from decm.evaluation.scores import NEIGHBORS, FeatureSubset, Neighborhoods
+from decm.features.extractor import Extractor
 
 KEYS = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 BUILD = "Build one with: decm reference images=<folder> out=<file>.npz"
@@ -127,6 +127,8 @@ def read_reference(path: str | Path) -> Reference:
             pairs = {name: keys for name, keys in KEYS.items() if set(keys) <= set(file.files)}
             moments = {name: _moments(file, path, *keys) for name, keys in pairs.items()}
             provenance = json.loads(str(file["provenance"])) if "provenance" in file.files else {}
+            if provenance.get("features") == "digit_classifier":  # its earlier name
+                provenance["features"] = "classifier"
             features = torch.from_numpy(file["features"]).float() if "features" in file.files else None
             return Reference(moments, provenance, features, path, "arr_0" in file.files)
     except (zipfile.BadZipFile, EOFError, OSError, KeyError) as error:

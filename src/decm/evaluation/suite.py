@@ -7,12 +7,12 @@ from torch import Tensor
 from torch import distributed as dist
 from torchmetrics import MeanMetric
 
-from decm.evaluation.features import Extractor
 from decm.evaluation.frechet import FrechetDistance
 from decm.evaluation.generate import Rows, in_batches, joined
-from decm.evaluation.judge import Judge
+from decm.evaluation.judge import Judge, metric_of
 from decm.evaluation.scores import NEIGHBORS, FeatureSubset, InceptionScore, kernel_distance, precision_recall
 from decm.evaluation.statistics import KEYS, Reference, weights_of
+from decm.features.extractor import Extractor
 from decm.flow.randomness import generator
 
 KEEP = 50_000  # 50,000 rows of 2,048 float32: 400 MB
@@ -119,8 +119,6 @@ class SuiteJudge(Judge):
     of the second and later ones carry their extractor's name, except for fdd. One rank compares whole sets of samples.
     """
 
-    metric = "frechet_distance"
-
     def __init__(
         self,
         pairs: Sequence[tuple[Extractor, Reference]],
@@ -131,7 +129,7 @@ class SuiteJudge(Judge):
     ) -> None:
         for extractor, reference in pairs:
             reference.check_fits(extractor)
-        self.fewest = NEIGHBORS + 1 if keep else 2
+        self.metric, self.fewest = metric_of(pairs[0][0]), NEIGHBORS + 1 if keep else 2
         self.pairs, self.to_pixels, self.batch_size, self.keep, self.device = pairs, to_pixels, batch_size, keep, device
         self.reference = "; ".join(f"{of.describe()}, features {_described(extractor)}" for extractor, of in pairs)
 

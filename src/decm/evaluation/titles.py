@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-TITLES = {"frechet_distance": "Frechet distance", "sliced_wasserstein": "sliced Wasserstein distance"}
+TITLES = {
+    "frechet_distance": "Frechet distance",
+    "fd_lite0": "FD (Lite0)",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+}
 
 
 def is_weak(score: float, guess: float) -> bool:
@@ -28,6 +32,7 @@ def judge_note(results: Mapping[str, Any]) -> str:
 PER_NFE = {
     "sfid": 3,
     "fdd": 3,
+    "fd_heldout": 3,
     "is": 2,
     "kid": 5,
     "accuracy": 3,

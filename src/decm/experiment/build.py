@@ -11,7 +11,7 @@ from torch import nn
 
 from decm.data.loader import Dataset
 from decm.evaluation.evaluator import Evaluator
-from decm.experiment.protocols import EvaluationProtocol
+from decm.protocols.protocol import EvaluationProtocol
 from decm.training.callbacks.method.trajectories import Trajectory
 
 
@@ -25,6 +25,16 @@ def build_network(network: Any, seed: int, **overrides: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return made(network, **overrides)
+
+
+def build_optimizer(cfg: DictConfig) -> Any:
+    """What makes the optimizer; AdamW as one operator for all parameters, unless the settings choose how it works.
+
+    Not in mixed precision, where Lightning clips no gradients for such an operator.
+    """
+    chosen = {"fused", "foreach", "capturable", "differentiable"} & set(cfg.optimizer)
+    whole = cfg.trainer.precision == "32-true" and cfg.optimizer._target_ == "torch.optim.AdamW"
+    return made(cfg.optimizer, **({"fused": True} if whole and not chosen else {}))
 
 
 def build_dataset(cfg: DictConfig) -> Dataset:

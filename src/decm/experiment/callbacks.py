@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
+from decm.checkpoints.code_version import code_version
 from decm.checkpoints.first_process import in_slurm_step
 from decm.checkpoints.names import CHECKPOINTS
 from decm.data.loader import Dataset
@@ -21,9 +22,8 @@ from decm.evaluation.devices import pick_device
 from decm.evaluation.progress import Job
 from decm.experiment.build import build_evaluator, build_trajectories, segment_names
 from decm.experiment.expected import build_expected
-from decm.experiment.protocols import EvaluationProtocol
-from decm.experiment.scores import code_version
 from decm.experiment.teachers import TeacherBundle
+from decm.protocols.protocol import EvaluationProtocol
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
 from decm.training.callbacks.evaluation.speed import PlainProgress, Speed
 from decm.training.callbacks.method.ema import EMA

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from decm.data.loader import micro_batch_size
 from decm.evaluation.judge import Judge
 from decm.experiment.build import segment_names
+from decm.experiment.compilation import CHOICES
 from decm.experiment.expected import expected_curves
 from decm.flow.derivative import ENGINES
 from decm.flow.solvers import check_steps, choose_sampler
@@ -52,6 +53,8 @@ def _check_trainer(cfg: DictConfig) -> None:
             f"trainer.activation_checkpointing=true with jvp={cfg.jvp} would keep what it is to compute again; "
             "set jvp=split."
         )
+    if t.compile not in CHOICES:
+        raise ValueError(f"trainer.compile={t.compile}; expected true, false or auto.")
     if t.precision not in PRECISIONS:
         raise ValueError(
             f"trainer.precision={t.precision} is not supported; expected {' or '.join(PRECISIONS)}. Weights, times and "
@@ -81,7 +84,10 @@ def check_evaluation(cfg: DictConfig) -> None:
 
 
 def check_num_samples(e: DictConfig, judge: Judge, prefix: str = "evaluation.") -> None:
-    """Raise ValueError for fewer samples than the judge can score, by the name of the setting after `prefix`."""
+    """Raise ValueError for fewer samples than the judge can score, by the name of the setting after `prefix`.
+
+    Also where nothing is judged, and nothing but a score was asked for.
+    """
     _at_least(judge.fewest, {f"{prefix}num_samples": e.num_samples})
     if e.every:
         _at_least(judge.fewest, {f"{prefix}every_num_samples": e.every_num_samples})

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from decm.experiment.build import build_network, build_trajectories, made
+from decm.networks.regions import regions
 from decm.objectives.base import Segment
 from decm.training.callbacks.method.ema_snapshots import DTYPES
 from decm.training.callbacks.method.trajectories import Trajectory
@@ -92,6 +93,14 @@ def forward_equivalents(cfg: DictConfig, student: nn.Module) -> float:
     return total
 
 
+def operations(cfg: DictConfig, student: nn.Module) -> float:
+    """Floating-point operations of a whole run, at most: two a parameter, a token and a forward-equivalent."""
+    patch = getattr(student, "patch_size", None) or 1
+    _, H, W = student.shape  # type: ignore[misc]
+    tokens = (H // patch) * (W // patch) if regions(student) else 1
+    return 2 * sum(p.numel() for p in student.parameters()) * tokens * forward_equivalents(cfg, student)
+
+
 def training_cost(cfg: DictConfig) -> float:
     """About the same, for a run's progress, without building its network; also for objectives that take no zeros."""
     try:
@@ -146,12 +155,11 @@ def describe(cfg: DictConfig) -> list[str]:
         f"(states {C}x{H}x{W}, {cfg.accumulate} micro-batches a step)",
         f"  cost           {cost:.4g} forward-equivalents, {cost / cfg.max_steps / cfg.batch_size:.3g} a sample",
     ]
-    patch = getattr(student, "patch_size", None)
-    if patch:
-        operations = 2 * count * (H // patch) * (W // patch) * cost
-        days = operations / H100 / 86400
+    if regions(student):
+        needed = operations(cfg, student)
+        days = needed / H100 / 86400
         lines.append(
-            f"  time           at most {operations:.3g} floating-point operations; {days:.3g} days of one H100 or "
+            f"  time           at most {needed:.3g} floating-point operations; {days:.3g} days of one H100 or "
             f"{days / 8:.3g} of eight, an estimate that assumes 40% of the dense bfloat16 peak, not a measurement"
         )
     if cfg.teacher.kind == "auto":

@@ -19,13 +19,14 @@ from decm.data.datamodule import DataModule
 from decm.data.loader import Dataset
 from decm.data.manifest import Manifest
 from decm.evaluation.progress import Job
-from decm.experiment.build import build_network, made
+from decm.experiment.build import build_network, build_optimizer, made
 from decm.experiment.callbacks import build_callbacks, build_progress, machine
-from decm.experiment.protocols import EvaluationProtocol
+from decm.experiment.compilation import is_compiled
 from decm.experiment.resume import resume_point, teacher_facts
 from decm.experiment.teachers import TeacherBundle, initialize_student
 from decm.experiment.warm_start import warm_start
 from decm.networks.regions import prepare_regions
+from decm.protocols.protocol import EvaluationProtocol
 from decm.settings.composition import plain
 from decm.training.callbacks.evaluation.expected import Expected
 from decm.training.callbacks.evaluation.speed import Speed
@@ -72,7 +73,7 @@ def build_module(
     recipe = Recipe(
         seed=cfg.seed + rollbacks * SEED_STRIDE,
         batch_size=cfg.batch_size,
-        optimizer=made(cfg.optimizer),
+        optimizer=build_optimizer(cfg),
         schedule=made(cfg.schedule),
         label_drop=cfg.label_drop,
         times=made(cfg.times) if cfg.times else None,
@@ -80,8 +81,9 @@ def build_module(
         fused=cfg.fused,
     )
     t = cfg.trainer
-    prepare_regions(student, t.compile, t.activation_checkpointing)
-    if source.teacher is not None and source.teacher.network is not None and t.compile:
+    compiled = is_compiled(cfg, student)
+    prepare_regions(student, compiled, t.activation_checkpointing)
+    if source.teacher is not None and source.teacher.network is not None and compiled:
         prepare_regions(source.teacher.network, compiled=True)
     sharding = Sharding(PRECISIONS[t.precision], t.reshard) if t.strategy == "fsdp" else Sharding()
     module = DistillationModule(student, source.teacher, recipe, sharding)

@@ -20,7 +20,6 @@ from decm.experiment.build import build_dataset, build_network, build_protocol, 
 from decm.experiment.callbacks import build_callbacks, machine
 from decm.experiment.checks import check_num_samples, check_settings
 from decm.experiment.dry_run import needs_no_teacher
-from decm.experiment.protocols import EvaluationProtocol
 from decm.experiment.teachers import (
     TeacherBundle,
     check_finished_teacher,
@@ -32,6 +31,7 @@ from decm.experiment.teachers import (
 from decm.experiment.warm_start import check_warm_start
 from decm.generator.networks import PARTS, check_targets
 from decm.networks.regions import prepare_regions
+from decm.protocols.protocol import EvaluationProtocol
 from decm.settings.composition import plain
 from decm.training.loggers import check_wandb, folder_of_wandb
 from decm.training.wandb_mode import mode_of_environment, wandb_mode
@@ -72,7 +72,7 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
     source = None if teacher is not None else load_or_train_teacher(cfg, dataset, _no_training)
     if cfg.distill:
         student = build_network(cfg.network, cfg.seed)
-        prepare_regions(student, cfg.trainer.compile, cfg.trainer.activation_checkpointing)
+        prepare_regions(student, cfg.trainer.compile is True, cfg.trainer.activation_checkpointing)
         if source is None:
             guided_field(cfg, student)
         elif cfg.warm_start is None:

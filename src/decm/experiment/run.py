@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from decm.checkpoints.code_version import code_version
 from decm.checkpoints.durable import write_text
 from decm.checkpoints.first_process import is_first
 from decm.data.loader import Dataset
@@ -20,11 +21,12 @@ from decm.experiment.build import build_dataset, build_evaluator, segment_names
 from decm.experiment.dry_run import evaluation_rows, training_cost
 from decm.experiment.fit import Fitted, fit, quiet
 from decm.experiment.prepare import Prepared, check_writable, prepare
-from decm.experiment.protocols import EvaluationProtocol
-from decm.experiment.scores import code_version, costs, figures, score_models
+from decm.experiment.scores import costs, figures, score_models
+from decm.experiment.teacher_scores import teacher_scores
 from decm.experiment.teachers import TeacherBundle, load_or_train_teacher, matching_teachers
 from decm.flow.exact import MixtureFlow
 from decm.flow.flow_map import FlowMap
+from decm.protocols.protocol import EvaluationProtocol
 from decm.report.pictures import samples_by_seed
 from decm.report.runs import try_page
 from decm.report.table import markdown, show
@@ -103,7 +105,8 @@ def finish_run(
         began = time.perf_counter()
         evaluator = final_evaluator(cfg, folder, dataset, protocol, fitted.device)
         fitted.module.to(evaluator.device).eval()
-        results = score_models(cfg, evaluator, protocol, fitted.module.ema_map, source.flow_map, job)
+        known = teacher_scores(Path(cfg.runs), folder, source, evaluator.device)
+        results = score_models(cfg, evaluator, protocol, fitted.module.ema_map, source.flow_map, job, known)
         seconds = time.perf_counter() - began
         pictures = draw(cfg, folder, evaluator, protocol, fitted.module.ema_map, source.flow_map)
         if results is None:
@@ -134,7 +137,8 @@ def score_teacher(
     evaluator = final_evaluator(cfg, folder, dataset, protocol, pick_device(cfg.trainer.accelerator))
     if source.teacher.network is not None:
         source.teacher.network.to(evaluator.device)
-    results = score_models(cfg, evaluator, protocol, None, source.flow_map, job)
+    known = teacher_scores(Path(cfg.runs), folder, source, evaluator.device)
+    results = score_models(cfg, evaluator, protocol, None, source.flow_map, job, known)
     seconds = time.perf_counter() - began
     draw(cfg, folder, evaluator, protocol, None, source.flow_map)
     if results is None:

@@ -1,22 +1,22 @@
 """results.json: the scores of a student, and of its teacher, at each NFE."""
 
-import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from decm import __version__
+from decm.checkpoints.code_version import code_version
 from decm.evaluation.devices import rank_and_world
 from decm.evaluation.evaluator import Evaluator
 from decm.evaluation.progress import EVALUATION, Job
 from decm.evaluation.titles import PER_NFE
 from decm.experiment.build import segment_names
 from decm.experiment.dry_run import evaluation_rows, teacher_rows
-from decm.experiment.protocols import EvaluationProtocol
+from decm.experiment.teacher_scores import TeacherScores
 from decm.flow.flow_map import FlowMap, observed
+from decm.protocols.protocol import EvaluationProtocol
 
 
 @dataclass
@@ -44,6 +44,22 @@ class EvaluationProgress:
 
         return observed(flow_map, count)
 
+    def scores(
+        self,
+        evaluator: Evaluator,
+        flow_map: FlowMap | None,
+        who: str,
+        trained_on: list[str],
+        cost: int,
+        num_samples: int,
+        nfes: Sequence[int],
+    ) -> dict[int, dict[str, float]]:
+        """Scores by NFE; none without a flow map."""
+        if flow_map is None:
+            return {}
+        counted = self.counted(flow_map, cost)
+        return evaluator(counted, nfes, num_samples, trained_on, partial(self.say, who)) or {}
+
 
 def score_models(
     cfg: DictConfig,
@@ -52,25 +68,20 @@ def score_models(
     student: FlowMap | None,
     teacher: FlowMap | None,
     job: Job | None = None,
+    known: TeacherScores | None = None,
 ) -> dict[str, Any] | None:
     """Scores of student and teacher, the floor (the metric of real data), and map errors if the exact map is known.
 
     None on processes but the first.
 
     The scores beside the metric are the student's, or the teacher's where there is no student. `job` learns how far
-    the evaluation is.
+    the evaluation is. What is `known` of the teacher is not made again.
     """
     e, names = cfg.evaluation, segment_names(cfg)
     shown = EvaluationProgress(job, evaluation_rows(cfg))
-
-    def scores_of(flow_map: FlowMap | None, who: str, trained_on: list[str], cost: int) -> dict[str, dict[str, float]]:
-        if flow_map is None:
-            return {}
-        scores = evaluator(shown.counted(flow_map, cost), e.nfe, e.num_samples, trained_on, partial(shown.say, who))
-        return {str(nfe): score for nfe, score in (scores or {}).items()}
-
-    students = scores_of(student, "student", names, 1)
-    teachers = scores_of(teacher, "teacher", [], teacher_rows(cfg))
+    students = shown.scores(evaluator, student, "student", names, 1, e.num_samples, e.nfe)
+    of_teacher = partial(shown.scores, evaluator, teacher, "teacher", [], teacher_rows(cfg), e.num_samples)
+    teachers = known.completed(evaluator, e.nfe, of_teacher) if known is not None else of_teacher(e.nfe)
     errors = protocol.map_errors(student, evaluator.device) if protocol.map_errors and student else None
     if rank_and_world()[0]:
         return None
@@ -84,13 +95,13 @@ def score_models(
         "evaluation_seed": e.seed,
         "floor": protocol.judge.floor(e.num_samples),
         "samplers": {str(nfe): evaluator.sampler(nfe, names if student else []) for nfe in e.nfe},
-        "teacher": {nfe: score["value"] for nfe, score in teachers.items()},
-        "student": {nfe: score["value"] for nfe, score in students.items()},
+        "teacher": {str(nfe): score["value"] for nfe, score in teachers.items()},
+        "student": {str(nfe): score["value"] for nfe, score in students.items()},
     }
     scored = students or teachers
     for key in PER_NFE:
         if all(key in score for score in scored.values()):
-            results[key] = {nfe: score[key] for nfe, score in scored.items()}
+            results[key] = {str(nfe): score[key] for nfe, score in scored.items()}
     if errors is not None:
         results["map_error"] = errors
     results["code_version"] = code_version()
@@ -109,19 +120,3 @@ def costs(results: dict[str, Any]) -> dict[str, float]:
     """What a run took, by the names that it is logged under."""
     seconds = {f"seconds/{name}": value for name, value in results["seconds"].items()}
     return {**seconds, "forward_equivalents": results["forward_equivalents"]}
-
-
-def code_version() -> str:
-    """The package's version, and the commit where there is a checkout."""
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-        return f"{__version__}+{git.stdout.strip()}"
-    except (OSError, subprocess.SubprocessError):
-        return __version__

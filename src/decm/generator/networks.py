@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from decm.checkpoints.trust import TRUSTED, trusted
+from decm.checkpoints.trust import RENAMED, TRUSTED, trusted
 
 PARTS = {
     "network": "network",
@@ -94,6 +94,7 @@ def _takes(function: Any, *names: str) -> bool:
 
 def locate(target: str, source: str | Path) -> Any:
     """The class or function that a stored configuration names. Raises ValueError unless it is there, and trusted."""
+    target = RENAMED.get(target, target)
     allowed, parts = tuple(trusted()), target.split(".")
     if not target.startswith(allowed):
         raise ValueError(_refusal(target, target, source))

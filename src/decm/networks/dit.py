@@ -1,5 +1,7 @@
 """A transformer compatible with LightningDiT (arXiv:2501.01423), conditioned on two times and a label."""
 
+from collections.abc import Sequence
+
 import torch
 from timm.layers import RotaryEmbeddingCat, build_sincos2d_pos_embed
 from torch import Tensor, nn
@@ -11,13 +13,13 @@ from decm.networks.tangent_rules import WithTangent
 class LightningDiT(Conditioned):
     """F(x, t, s, y): [B, C, H, W], times [B] in [0, 1], labels [B] (num_classes: the null label) -> [B, C, H, W].
 
-    `time_scale` multiplies the times before their features (1 in the published networks).
-    Raises ValueError where patch size, width or heads do not divide.
+    `input_size` is the side of squares, or [H, W]; `time_scale` multiplies the times before their features (1 in the
+    published networks). Raises ValueError where patch size, width or heads do not divide.
     """
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | Sequence[int],
         patch_size: int,
         in_channels: int,
         hidden_size: int,
@@ -31,21 +33,24 @@ class LightningDiT(Conditioned):
         time_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if input_size % patch_size or hidden_size % num_heads or (hidden_size // num_heads) % 4:
+        sides = [input_size] * 2 if isinstance(input_size, int) else list(input_size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+            raise ValueError(f"input_size={input_size}; expected the side of squares, or [height, width].")
+        if any(side % patch_size for side in sides) or hidden_size % num_heads or (hidden_size // num_heads) % 4:
             raise ValueError(
                 f"input_size={input_size} must be a multiple of patch_size={patch_size}, and hidden_size={hidden_size} "
                 f"a multiple of num_heads={num_heads} with a head dimension divisible by 4 (2-D RoPE)."
             )
-        side = input_size // patch_size
-        self.shape = (in_channels, input_size, input_size)
+        self.shape = (in_channels, *sides)
         self.patch_size = patch_size
         self.x_embedder = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
         nn.init.zeros_(self.x_embedder.bias)  # type: ignore[arg-type]
         self.condition_on(hidden_size, num_classes, two_times, end_embedding, time_scale)
         self.pos_embed: Tensor
-        self.register_buffer("pos_embed", build_sincos2d_pos_embed([side, side], hidden_size)[None])
-        rope = RotaryEmbeddingCat(hidden_size // num_heads, in_pixels=False, feat_shape=[side, side], temperature=1e4)
+        grid = [side // patch_size for side in sides]
+        self.register_buffer("pos_embed", build_sincos2d_pos_embed(grid, hidden_size)[None])
+        rope = RotaryEmbeddingCat(hidden_size // num_heads, in_pixels=False, feat_shape=grid, temperature=1e4)
         self.register_buffer("rope", rope.get_embed(), persistent=False)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, qk_norm) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)

@@ -13,12 +13,13 @@ def _row(name: str, values: dict[str, float], nfes: list[str], digits: int = 3) 
 
 def table_rows(results: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of results in the shape of results.json."""
-    nfes = list(results["student"] or results["teacher"])
+    nfes = list(results["student"] or results["teacher"] or results["samplers"])
     rows = []
     if results["teacher"]:
         rows.append(_row("teacher", results["teacher"], nfes))
     if results["student"]:
         rows.append(_row("student", results["student"], nfes))
+    if results["student"] or not results["teacher"]:
         rows.append(["sampler", *(results["samplers"].get(nfe, "") for nfe in nfes)])
     for key, digits in PER_NFE.items():
         if results.get(key):
@@ -32,12 +33,13 @@ def notes(results: dict[str, Any]) -> list[str]:
     lowest = "floor not computed (the reference is known by its statistics alone)"
     if "value" in floor:
         lowest = f"floor {floor['value']:.3f} (resamples of the reference against itself)"
-    lines = [
+    judged = (
         f"{TITLES.get(results['metric'], results['metric'])} of {results['num_samples']} samples to "
         f"{results['reference']}; {lowest}"
         + (f", held-out data {floor['heldout']:.3f}" if "heldout" in floor else "")
         + "; lower is better."
-    ]
+    )
+    lines = ["Nothing was judged (evaluation=none): see the pictures."] if results["metric"] == "none" else [judged]
     if note := judge_note(results):
         lines.append(note)
     if results.get("memorized"):

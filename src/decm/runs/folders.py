@@ -255,6 +255,6 @@ def metric_at(results: dict[str, Any], nfe: int | None = None) -> tuple[str, int
     return who, chosen, float(results[who][str(chosen)])
 
 
-def metric(results: dict[str, Any]) -> float:
-    """What sweepers minimize."""
-    return metric_at(results)[2]
+def metric(results: dict[str, Any]) -> float | None:
+    """What sweepers minimize; None where nothing is judged."""
+    return None if results.get("metric") == "none" else metric_at(results)[2]

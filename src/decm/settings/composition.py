@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from decm.checkpoints.trust import RENAMED
 from decm.runs.contents import CONTENTS, by_content, contents
 from decm.settings.constructors import add_types
 from decm.settings.quoting import escape_interpolation
@@ -53,14 +54,17 @@ def add_contents(cfg: DictConfig) -> None:
 
 
 def from_plain(settings: Any) -> Any:
-    """The configuration of plain containers, in whose texts `${` is no interpolation: `plain` has resolved them."""
+    """The configuration of plain containers, in whose texts `${` is no interpolation: `plain` has resolved them.
+
+    Constructors that have another name by now get it.
+    """
 
     def literal(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: literal(one) for key, one in value.items()}
         if isinstance(value, list):
             return [literal(one) for one in value]
-        return escape_interpolation(value) if isinstance(value, str) else value
+        return escape_interpolation(RENAMED.get(value, value)) if isinstance(value, str) else value
 
     return OmegaConf.create(literal(settings))
 

@@ -15,7 +15,7 @@ class Trainer:
     strategy: str = MISSING
     num_nodes: int = MISSING
     precision: str = MISSING
-    compile: bool = MISSING
+    compile: Any = MISSING
     activation_checkpointing: bool = MISSING
     reshard: bool = MISSING
     threads: int | None = MISSING

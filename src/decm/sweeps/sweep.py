@@ -24,6 +24,7 @@ from decm.sweeps.table import HOW, OVERRIDES, SWEEP, planned_jobs, read_jobs, wr
 
 NOT_OURS = ("hydra_plugins.hydra_joblib_launcher.", "hydra_plugins.hydra_submitit_launcher.")
 NUMBER = re.compile(r"=[-+.\d]+(e[-+]?\d+)?$")
+UNJUDGED = ".unjudged"  # the protocol of evaluation=none
 OPEN: dict[str, DictConfig] = {}  # the sweep that this process does
 
 
@@ -138,7 +139,7 @@ def count_jobs(config: DictConfig) -> int:
 
 
 def check_values(config: DictConfig) -> None:
-    """Raise ValueError where a value of the sweep makes a configuration that cannot be composed.
+    """Raise ValueError where a value of the sweep makes a configuration that cannot be composed, or has no judge.
 
     Each value is tried once, beside the first ones of the other settings; of numbers one stands for all.
     """
@@ -148,10 +149,15 @@ def check_values(config: DictConfig) -> None:
         if kinds <= tried:
             continue
         try:
-            compose("train", words)
+            evaluation = compose("train", words).evaluation
         except (HydraException, OmegaConfBaseException) as error:
             why = " ".join(in_plain_words(f"{error}\n{error.__cause__ or ''}").split())
             raise ValueError(f"A job of this sweep cannot be done ({' '.join(words)}): {why}") from error
+        if str(evaluation.protocol._target_).endswith(UNJUDGED):
+            raise ValueError(
+                f"A sweep compares figures, and evaluation=none gives none ({' '.join(words)}). Choose another "
+                "evaluation, such as evaluation=pictures."
+            )
         tried |= kinds
 
 

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decm.checkpoints.code_version import code_version
 from decm.data.latents import LatentDataset
 from decm.data.loader import Dataset
 from decm.data.stream import StreamedLatents
 from decm.evaluation.devices import compute_device
-from decm.evaluation.extractors import build_extractor
-from decm.evaluation.features import Extractor
 from decm.evaluation.pictures import ImagePainter
 from decm.evaluation.statistics import Reference, build_reference, read_reference, write_reference
 from decm.evaluation.suite import KEEP, SuiteJudge
-from decm.experiment.protocols import EvaluationProtocol
-from decm.experiment.scores import code_version
+from decm.features.build import build_extractor
+from decm.features.extractor import Extractor
 from decm.generator.decode import AutoencoderSettings, Decoder, build_decoder
+from decm.protocols.protocol import EvaluationProtocol
 
 
 class Dinov2Settings(TypedDict):

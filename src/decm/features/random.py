@@ -1,4 +1,4 @@
-"""The feature extractors by name, and two with random weights, for trials."""
+"""Features of networks with random weights, for trials: everything runs, and the numbers mean nothing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,14 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from decm.evaluation.features import (
-    KEY,
-    DigitFeatures,
-    Dinov2Features,
-    Extractor,
-    InceptionFeatures,
-    check_images,
-)
+from decm.features.extractor import KEY, check_images
+from decm.features.inception import InceptionFeatures
 
 
 class RandomInceptionFeatures(InceptionFeatures):
@@ -75,19 +69,3 @@ def fill_at_random(network: nn.Module, seed: int) -> None:
             module.weight.data.copy_(std * torch.randn(module.weight.shape, generator=generator))
             if module.bias is not None:
                 module.bias.data.zero_()
-
-
-EXTRACTORS = {
-    "inception": InceptionFeatures,
-    "dinov2": Dinov2Features,
-    "digit_classifier": DigitFeatures.read,
-    "random_inception": RandomInceptionFeatures,
-    "random_small": RandomFeatures,
-}
-
-
-def build_extractor(features: str, weights: str | Path | None = None, key: str = KEY) -> Extractor:
-    """The extractor of that name, its weights read from a local file; `key` is the setting that an error names."""
-    if features not in EXTRACTORS:
-        raise ValueError(f"features={features!r} is unknown. Choose one of {', '.join(EXTRACTORS)}.")
-    return EXTRACTORS[features](weights, key)  # type: ignore[operator]

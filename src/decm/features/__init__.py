@@ -1,0 +1,1 @@
+"""Networks whose features of pictures are compared: of weights files, of a package, or trained on the set itself."""
