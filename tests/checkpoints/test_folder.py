@@ -46,10 +46,10 @@ class Saves(Callback):
         self.steps.append(trainer.global_step)
 
 
-def run(folder, steps, every, keep=2, evaluate=None, others=(), **options):
+def run(folder, steps, every, keep=2, evaluate=None, others=(), measured=None, **options):
     """The steps at which a run saved."""
     saves, extra = Saves(), [evaluate] if evaluate else []
-    saving = Checkpoints(folder, every, keep, evaluate)  # in front, and yet it comes last
+    saving = Checkpoints(folder, every, keep, evaluate, measured)  # in front, and yet it comes last
     fit(
         tiny_module(),
         [saving, *all_segments(), *extra, *others, saves],
@@ -103,6 +103,17 @@ def test_the_best_is_kept_and_named_also_after_a_resume(tmp_path):
     assert run(tmp_path, 12, 4, evaluate=Scores({10: 3.5, 11: 2.0})) == [11, 12]
     assert names(tmp_path) == ["best.ckpt", "last.ckpt", name_of(11), name_of(12)]
     assert os.readlink(tmp_path / "best.ckpt") == name_of(11)
+
+
+def test_the_best_by_another_evaluation_is_kept_and_the_best_is_looked_for_anew(tmp_path, capsys):
+    """After a resume with other samples the figures do not compare: neither replaces the other."""
+    assert run(tmp_path, 4, 4, evaluate=Scores({2: 3.0}), measured="50 samples") == [2, 4]
+    assert run(tmp_path, 20, 4, evaluate=Scores({6: 5.0, 8: 4.0}), measured="1000 samples") == [6, 8, 12, 16, 20]
+    assert "was found by another evaluation" in capsys.readouterr().out
+    assert names(tmp_path) == ["best.ckpt", "last.ckpt", *map(name_of, (2, 8, 16, 20))]
+    assert os.readlink(tmp_path / "best.ckpt") == name_of(8)
+    assert run(tmp_path, 24, 4, evaluate=Scores({22: 3.5}), measured="1000 samples") == [22, 24]
+    assert names(tmp_path) == ["best.ckpt", "last.ckpt", *map(name_of, (2, 22, 24))]
 
 
 def damage(path):

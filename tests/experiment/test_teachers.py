@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from commands import RING, TINY, only, results, train
 from decm.checkpoints.strict import load_strictly
+from decm.data.arrays import write_arrays
 from decm.experiment.build import build_dataset, build_network
 from decm.experiment.teachers import initialize_student, load_or_train_teacher, teacher_config
 from decm.generator.checkpoints import read_checkpoint, weights_of
@@ -171,3 +172,15 @@ def test_of_two_runs_at_once_only_one_trains_the_teacher(cached):
     assert len(run_folders(cached, "teacher_smoke")) == 1
     assert sorted(results(folder)["teacher_reused"] for folder in run_folders(cached, "smoke")) == [False, True]
     assert time.monotonic() - began < 200
+
+
+def test_a_teacher_of_the_same_pictures_is_used_whatever_its_classes_were_called(cached, tmp_path):
+    x, y = torch.rand(200, 1, 8, 8), torch.arange(200) % 10
+    arrays = {"train_x": x[:100], "train_y": y[:100], "heldout_x": x[100:], "heldout_y": y[100:]}
+    settings = ["data=folder", f"data.path={tmp_path / 'set'}", "max_steps=2", "evaluation=none"]
+    for seed, word in ((0, "c"), (1, "digit ")):
+        write_arrays(tmp_path / "set", arrays, "mine", 10, "made", [f"{word}{k}" for k in range(10)])
+        answer = train(cached, *settings, f"seed={seed}", f"name=of_{seed}")
+        assert answer.code == 0, answer.said
+        assert ("Training the teacher" in answer.out) is (seed == 0)
+        assert read_checkpoint(only(cached / f"of_{seed}"))["manifest"]["class_names"][3] == f"{word}3"

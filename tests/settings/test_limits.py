@@ -195,3 +195,44 @@ def test_a_trainer_setting_that_cannot_take_effect_is_refused(tmp_path, override
     answer = decm("train", "logger=csv", f"runs={tmp_path}", *overrides)
     assert answer.code == 2
     assert said in answer.err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "method.consistency.weight",
+        "segments.noise_to_noisy.start",
+        "segments.noise_to_noisy.end",
+        "segments.instantaneous.cosine",
+        "teacher.guidance.scale",
+        "optimizer.lr",
+        "ema.decay",
+    ],
+)
+def test_no_setting_is_nan_or_infinite(setting, value):
+    answer = decm("train", *TINY, f"{setting}={value}")
+    assert answer.code == 2
+    assert f"{setting}={value}; expected a finite number" in answer.err
+
+
+def test_some_limits_may_be_infinite(composed):
+    check_limits(OmegaConf.merge(composed, {"guard": {"spike": float("inf")}}))
+    with pytest.raises(ValueError, match=r"guard\.spike=nan"):
+        check_limits(OmegaConf.merge(composed, {"guard": {"spike": float("nan")}}))
+
+
+def test_a_schedule_below_zero_is_refused_before_anything_is_made(tmp_path):
+    answer = decm("train", *TINY, "schedule.final=-1", "schedule.warmup=0", f"runs={tmp_path / 'runs'}")
+    assert answer.code == 2
+    assert "it gives the factors 1, 0, " in answer.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "é" * 101])
+def test_a_name_that_is_too_long_for_a_folder_is_named_before_anything_is_made(tmp_path, name):
+    answer = decm("train", *TINY, f"name={name}", f"runs={tmp_path / 'runs'}")
+    assert answer.code == 2
+    assert "bytes; expected 200 or fewer" in answer.err
+    assert not (tmp_path / "runs").exists()
+    check_name(name[: len(name) // 2])

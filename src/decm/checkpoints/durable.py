@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,6 +66,15 @@ def write_text(path: Path, text: str) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; expected a file, or a new name.")
     write_whole(path, lambda part: part.write_text(text, encoding="utf-8", errors="surrogateescape"))
+
+
+def check_place(path: Path, setting: str = "out") -> None:
+    """Raise ValueError, by the setting's name, unless a file or folder can be written at `path`; makes nothing."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ValueError(f"{setting}={path} cannot be written, for {there}: {error.strerror}.") from error
 
 
 def write_whole(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:

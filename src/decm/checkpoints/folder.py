@@ -1,6 +1,6 @@
 """A run's folder of checkpoints: step_<n>.ckpt, last.ckpt and best.ckpt as links; which one is the newest valid one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from decm.checkpoints.durable import OLD, PART, link, publish, remove
@@ -71,8 +71,11 @@ def reset_to_step(folder: Path, step: int) -> None:
     remove_leftovers(folder)
 
 
-def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Point last.ckpt and best.ckpt to the newest and to the one of step `best`; remove all but `keep` and the best."""
+def prune(folder: Path, keep: int, best: int | None, spared: Collection[int] = ()) -> None:
+    """Point last.ckpt and best.ckpt to the newest and to the one of step `best`.
+
+    Removes all but the `keep` newest, the best, and those of the steps that are `spared`.
+    """
     found = checkpoints(folder)
     link(folder / LAST, found[0].name)
     if best is not None and (folder / name_of(best)).exists():
@@ -80,7 +83,7 @@ def prune(folder: Path, keep: int, best: int | None) -> None:
     elif (folder / BEST).is_symlink():
         (folder / BEST).unlink()
     for path in found[keep:]:
-        if step_of(path) != best:
+        if step_of(path) not in (best, *spared):
             remove(path)
     remove_leftovers(folder)
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from decm.checkpoints.code_version import code_version
-from decm.checkpoints.durable import write_whole
+from decm.checkpoints.durable import check_place, write_whole
 from decm.generator.checkpoints import CONSOLIDATED, EMA, STUDENT, read_checkpoint, weights_of
 
 PREFIXES = {"ema": EMA, "student": STUDENT}
@@ -20,6 +20,7 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"out={cfg.out}; expected a file name that ends in {CONSOLIDATED}.")
     if cfg.weights not in PREFIXES:
         raise ValueError(f"weights={cfg.weights!r} is unknown; expected {' or '.join(PREFIXES)}.")
+    check_place(out)
     checkpoint = read_checkpoint(cfg.checkpoint)
     weights = {key: value.contiguous() for key, value in weights_of(checkpoint, PREFIXES[cfg.weights]).items()}
     metadata = {

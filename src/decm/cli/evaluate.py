@@ -5,7 +5,6 @@ reference. Both are kept until the scores are written, so that an evaluation tha
 """
 
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from decm.checkpoints.durable import write_text
+from decm.checkpoints.durable import check_place, write_text
 from decm.checkpoints.strict import load_strictly
 from decm.data.loader import Dataset
 from decm.evaluation.devices import pick_device
@@ -51,6 +50,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
     pixels = getattr(protocol.painter, "to_pixels", None)
     if cfg.save is not None and pixels is None:
         raise ValueError("save=npz: the samples of this run are no pictures.")
+    folder.mkdir(parents=True, exist_ok=True)
     evaluator = build_stored(run, protocol, dataset, model, folder, cfg.ema_sigma_rel)
     results = score_models(run, evaluator, protocol, model.flow_map, None)
     if results is None:
@@ -81,14 +81,13 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def folder_of_results(model: Model, out: str | None) -> Path:
-    """Where the figures go: `out`, which is made, or the run's folder. Raises ValueError unless it can be written."""
+    """Where the figures go: `out`, which is made later, or the run's folder. Raises ValueError unless it is writable."""
     folder = model.run_folder if out is None else Path(out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written ({error.strerror}). Set out=<another folder>.") from error
+        check_place(folder / "evaluation.json")
+    except ValueError as error:
+        raise ValueError(f"{error} Set out=<another folder>.") from error
+    return folder
 
 
 def add_to_wandb(folder: Path, results: dict[str, Any]) -> None:

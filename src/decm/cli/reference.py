@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from decm.checkpoints.code_version import code_version
+from decm.checkpoints.durable import check_place
 from decm.data.image_files import find_images
 from decm.data.making.images import image_batches, intact, load_image
 from decm.evaluation.devices import compute_device, pick_device
@@ -29,6 +30,7 @@ def task(cfg: DictConfig) -> None:
         raise ValueError(f"out={cfg.out}; expected a file name that ends in .npz.")
     if out.exists() and not cfg.overwrite:
         raise ValueError(f"{out} exists. Choose another name, or set overwrite=true.")
+    check_place(out)
     batches, count, what = source(cfg)
     extractor = build_extractor(cfg.features, cfg.weights, key="weights")
     extractor.to(pick_device(cfg.device))

@@ -6,6 +6,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from decm.checkpoints.durable import check_place
 from decm.evaluation.devices import pick_device
 from decm.evaluation.generate import check_labels
 from decm.evaluation.pictures import ImagePainter, Painter, PointsPainter
@@ -21,6 +22,7 @@ def task(cfg: DictConfig) -> None:
     out = Path(cfg.out)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"out={cfg.out}; expected a picture file, .png or .jpg.")
+    check_place(out)
     if out.is_dir():
         raise ValueError(f"out={cfg.out} is a folder; expected a picture file in it, as out={out / 'samples.png'}.")
     if cfg.rows < 1:
@@ -33,10 +35,7 @@ def task(cfg: DictConfig) -> None:
     check_steps(cfg.nfe, sampler)
     labels, columns = wanted_labels(generator, cfg)
     decode = None if are_points(generator) else generator.decoder()  # before the work is done
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"out={cfg.out}: its folder cannot be made ({error}). Choose another file.") from error
+    out.parent.mkdir(parents=True, exist_ok=True)
     samples = generator.states(labels.tolist(), cfg.nfe, cfg.seed, sampler=sampler)
     painter: Painter = ImagePainter(decode, columns) if decode else PointsPainter(limit_of(generator, samples))
     painter.grid(samples, out)

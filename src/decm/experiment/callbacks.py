@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
+from decm.checkpoints.checksums import digest
 from decm.checkpoints.code_version import code_version
 from decm.checkpoints.first_process import in_slurm_step
 from decm.checkpoints.names import CHECKPOINTS
@@ -24,6 +25,7 @@ from decm.experiment.build import build_evaluator, build_trajectories, segment_n
 from decm.experiment.expected import build_expected
 from decm.experiment.teachers import TeacherBundle
 from decm.protocols.protocol import EvaluationProtocol
+from decm.runs.contents import by_content
 from decm.training.callbacks.evaluation.previews import Evaluate, Previews
 from decm.training.callbacks.evaluation.speed import PlainProgress, Speed
 from decm.training.callbacks.method.ema import EMA
@@ -133,8 +135,12 @@ def build_callbacks(
             evaluate,
             *build_expected(cfg, settings, evaluate),
         ]
-    return [
-        *callbacks,
-        watchdog,
-        Checkpoints(folder / CHECKPOINTS, cfg.trainer.checkpoint_every, cfg.trainer.keep, evaluate),
-    ]
+    every, keep = cfg.trainer.checkpoint_every, cfg.trainer.keep
+    return [*callbacks, watchdog, Checkpoints(folder / CHECKPOINTS, every, keep, evaluate, measured_by(settings))]
+
+
+def measured_by(settings: dict[str, Any]) -> str:
+    """What the figures of the evaluation in the loop depend on besides the model."""
+    e = by_content(settings)["evaluation"]
+    parts = {key: e[key] for key in ("protocol", "seed", "samplers", "every_num_samples")}
+    return digest({**parts, "nfe": min(e["every_nfe"] or e["nfe"])})

@@ -1,5 +1,6 @@
 """What a run needs is built, and what it cannot do is refused, before its folder is made or a teacher trained."""
 
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -104,9 +105,10 @@ def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
 def check_parts(cfg: DictConfig) -> None:
     """Raise ValueError for an optimizer, schedule, method or machine that is invalid, without building a network."""
     if cfg.times:
-        check_made(cfg, "times", lambda times: times(torch.full((1,), 0.5)))
+        check_made(cfg, "times", lambda times: expect_numbers(times(torch.tensor([0.1, 0.5, 0.9])), "times", 1))
     trainer = trainer_of(cfg)
-    check_made(cfg, "schedule", lambda schedule: schedule(0))
+    at = [0, cfg.max_steps // 2, cfg.max_steps - 1]
+    check_made(cfg, "schedule", lambda schedule: expect_numbers(torch.tensor([*map(schedule, at)]), "factors"))
     check_made(cfg, "optimizer", lambda make: one_step(make, trainer.strategy.root_device))
     parts = trainer.num_devices * trainer.num_nodes * cfg.accumulate
     micro_batch_size(cfg.batch_size, parts // cfg.accumulate, cfg.accumulate)
@@ -148,6 +150,14 @@ def check_made(cfg: DictConfig, key: str, use: Callable[[Any], Any]) -> None:
         what = f"{key}._target_={target}" if target else f"{key}={cfg[key]}"
         why = " ".join(str(error).split())
         raise ValueError(f"{what} cannot be used with these settings: {type(error).__name__}: {why}") from error
+
+
+def expect_numbers(found: torch.Tensor, what: str, most: float = math.inf) -> None:
+    """Raise ValueError unless all are from 0 to `most`, and finite."""
+    if not bool(((found >= 0) & (found <= most) & found.isfinite()).all()):
+        limits = f"from 0 to {most:g}" if math.isfinite(most) else "of 0 or more"
+        given = ", ".join(f"{value:.4g}" for value in found.tolist())
+        raise ValueError(f"it gives the {what} {given}; expected numbers {limits}.")
 
 
 def one_step(make: Callable[[Any], torch.optim.Optimizer], device: torch.device) -> None:

@@ -118,7 +118,12 @@ def _short(numbers: tuple[tuple[float, ...], ...]) -> str:
 
 
 def renamed_classes(stored: dict[str, Any], data: Manifest) -> str:
-    """Which labels mean another class in the data than in those of a stored model, by name; "" where none is known."""
+    """Which labels mean another class in the data than in those of a stored model, by name; "" where none is known.
+
+    Of the very same pictures and labels the names were corrected, and no class is another one.
+    """
+    if stored.get("content_hash") == data.content_hash:
+        return ""
     before, now = stored.get("class_names") or (), data.class_names or ()
     differing = [(k, old, new) for k, (old, new) in enumerate(zip(before, now, strict=False)) if old != new]
     shown = "; ".join(f"label {k} was {old!r} and is {new!r}" for k, old, new in differing[:3])

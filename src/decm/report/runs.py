@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from decm.checkpoints.durable import write_text
+from decm.checkpoints.durable import check_place, write_text
 from decm.runs.folders import RESULTS, read_config, read_results
 from decm.runs.run import Run
 from decm.runs.state import state_of
@@ -83,8 +83,10 @@ def report_runs(paths: Sequence[str | Path], out: str | Path | None = None) -> P
     target = Path(out or "compare.html")
     if target.suffix != ".html" or target.is_dir():
         raise ValueError(f"out={target} is no page; expected a file that ends in .html.")
+    check_place(target)
+    runs = [read_run(folder) for folder in folders]
     target.parent.mkdir(parents=True, exist_ok=True)
     if len(folders) == 1:
         return write_page(folders[0], target)
-    write_text(target, compare([read_run(folder) for folder in folders]))
+    write_text(target, compare(runs))
     return target

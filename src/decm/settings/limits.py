@@ -1,5 +1,7 @@
 """Limits of settings that hold wherever they stand: whole numbers by the last part of their name, and folder names."""
 
+import math
+import os
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -37,6 +39,8 @@ AT_LEAST_1 = (
     "patience",
     "shape",
 )
+LONGEST_NAME = 200  # bytes of a folder's name; file systems take 255, and W&B and others add to it
+MAY_BE_INFINITE = ("spike", "hang_timeout")
 AT_LEAST_0 = (
     "every",
     "every_num_samples",
@@ -52,7 +56,10 @@ AT_LEAST_0 = (
 
 
 def check_limits(cfg: DictConfig) -> None:
-    """Raise ValueError for a seed, a count, a step or a size that nothing can be made with, by the setting's name."""
+    """Raise ValueError for a seed, a count, a step or a size that nothing can be made with, by the setting's name.
+
+    Also for NaN and infinity, which would be found in the figures at best; some limits may be infinite.
+    """
     container = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(container, dict)
     _check({key: value for key, value in container.items() if key != "hydra"}, "", "")
@@ -65,6 +72,8 @@ def _check(value: Any, key: str, name: str) -> None:
     elif isinstance(value, list):
         for one in value:
             _check(one, key, name)
+    elif isinstance(value, float) and not (math.isfinite(value) or (value > 0 and name in MAY_BE_INFINITE)):
+        raise ValueError(f"{key}={value}; expected a finite number.")
     elif isinstance(value, int) and not isinstance(value, bool):
         seed = name == "seed" or name.endswith("_seed")
         if not (seed or name in AT_LEAST_1 or name in AT_LEAST_0):
@@ -84,5 +93,7 @@ def check_name(name: str) -> None:
             f"name={name!r}; expected the name of one folder, without / and without a dot or a blank at its "
             "beginning. Where runs are written is runs=<folder>."
         )
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise ValueError(f"name={name[:20]}... has {len(os.fsencode(name))} bytes; expected {LONGEST_NAME} or fewer.")
     if name in NOT_RUNS:
         raise ValueError(f"name={name!r} is the name of a folder in which decm looks for no runs; choose another name.")
