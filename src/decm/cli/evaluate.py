@@ -81,7 +81,7 @@ def task(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def folder_of_results(model: Model, out: str | None) -> Path:
-    """Where the figures go: `out`, which is made later, or the run's folder. Raises ValueError if it is not writable."""
+    """Where the figures go: `out`, made later, or the run's folder. Raises ValueError if none is writable."""
     folder = model.run_folder if out is None else Path(out)
     try:
         check_place(folder / "evaluation.json")
