@@ -113,6 +113,15 @@ def test_the_reference_is_a_random_part_of_a_large_set(tmp_path):
     assert rows != list(range(40))
 
 
+def test_a_classifier_beside_the_features_gives_the_accuracy_alone(tmp_path):
+    data = folder(str(made(tmp_path / "set", (1, 8, 8))))
+    plain, both = (own_pictures(data, tmp_path / "cache", accuracy=accuracy).judge for accuracy in (False, True))
+    found, known = (judge.score(data.heldout_x, data.heldout_y) for judge in (plain, both))
+    assert known.pop("accuracy") == both.floor(20)["heldout_accuracy"] > 0.9
+    assert found == known
+    assert both.score(data.heldout_x, (data.heldout_y + 1) % CLASSES)["accuracy"] < 0.1
+
+
 def test_without_a_judge_there_are_pictures_alone(tmp_path):
     path = made(tmp_path / "set", (1, 20, 28))
     answer = trained(path, tmp_path, "evaluation=none", "report=true", "evaluation.every=1")

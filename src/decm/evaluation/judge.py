@@ -73,8 +73,8 @@ class ImageJudge(Judge):
 
     `to_pixels` turns states into uint8 images; all features are of those. Training images are the reference, at least
     two: their features may be `known` [M, D], of all or of some. `known_heldout` are those of the held-out images, and
-    where there are more than their width, the samples' distance to them is a score too, `fd_heldout`. A score that
-    needs more images than there are is left out.
+    where there are more than their width, the samples' distance to them is a score too, `fd_heldout`. The accuracy is
+    by `classifier`, or by the extractor if that is one. A score that needs more images than there are is left out.
     """
 
     fewest = NEIGHBORS + 1
@@ -88,10 +88,12 @@ class ImageJudge(Judge):
         heldout_labels: Tensor,
         known: Tensor | None = None,
         known_heldout: Tensor | None = None,
+        classifier: Extractor | None = None,
     ) -> None:
         if len(train) < 2:
             raise ValueError(f"The training split has {len(train)} image; a Frechet distance needs 2 or more of them.")
         self.extractor, self.to_pixels, self.metric = extractor, to_pixels, metric_of(extractor)
+        self.classifier = extractor if extractor.labels_are_classes else classifier
         self.train, self.heldout, self.heldout_labels = to_pixels(train), to_pixels(heldout), heldout_labels
         self.known = self._seen(self.train)["pool"] if known is None else known
         self.known_heldout = known_heldout
@@ -118,7 +120,10 @@ class ImageJudge(Judge):
         return fit(found) if found is not None and len(found) > found.shape[1] else None
 
     def _seen(self, pixels: Tensor) -> Rows:
-        found = joined(self.extractor(part) for part in pixels.split(LOOKED_AT))
+        kinds = [self.extractor] + ([self.classifier] if self.classifier not in (None, self.extractor) else [])
+        found: Rows = {}
+        for extractor in reversed(kinds):  # the features of the first one stand
+            found |= joined(extractor(part) for part in pixels.split(LOOKED_AT))
         return {"pixels": pixels, **{name: rows.cpu() for name, rows in found.items()}}
 
     def features(self, samples: Tensor) -> Rows:
@@ -129,7 +134,7 @@ class ImageJudge(Judge):
         scores = {"value": distance(pool, self.moments)}
         if self.heldout_moments is not None:
             scores["fd_heldout"] = distance(pool, self.heldout_moments)
-        if self.extractor.labels_are_classes:
+        if self.classifier is not None:
             scores["accuracy"] = float((features["logits"].argmax(1) == labels).double().mean())
         if self.neighborhoods is not None and len(pool) > NEIGHBORS:
             scores |= zip(("precision", "recall"), precision_recall(pool, self.neighborhoods), strict=True)
@@ -144,7 +149,7 @@ class ImageJudge(Judge):
         if len(self.heldout) > 1:
             known = self._seen(self.heldout)["pool"] if self.known_heldout is None else self.known_heldout
             found["heldout"] = distance(known, self.moments)
-        if len(self.heldout) and self.extractor.labels_are_classes:
+        if len(self.heldout) and self.classifier is not None:
             seen = self._seen(self.heldout)["logits"].argmax(1)
             found["heldout_accuracy"] = float((seen == self.heldout_labels).double().mean())
             found["guess_accuracy"] = guess_accuracy(self.heldout_labels)

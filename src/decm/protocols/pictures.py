@@ -44,14 +44,14 @@ def digit_images(dataset: Dataset, cache: Path) -> EvaluationProtocol:
 
 
 def own_pictures(
-    dataset: Dataset, cache: Path, features: str = "lite0", num_reference: int = 10_000
+    dataset: Dataset, cache: Path, features: str = "lite0", num_reference: int = 10_000, accuracy: bool = False
 ) -> EvaluationProtocol:
     """Distances to the training pictures of the set itself, and what its held-out part tells.
 
-    `features=lite0`: of EfficientNet-Lite0; the reference are `num_reference` training pictures at random.
-    `features=classifier`: of a small network that is trained on the set, which gives the accuracy of samples too; the
-    reference are all training pictures. What is made once is kept in `cache`.
-    Raises ValueError for other features and for data that are no pictures.
+    Of each part `num_reference` pictures at random are the reference, or all if there are fewer.
+    `features=lite0`: of EfficientNet-Lite0; with `accuracy`, a classifier that is trained on the set gives the accuracy
+    of samples. `features=classifier`: the features are that classifier's. What is made once is kept in `cache`.
+    Raises ValueError for other features, and for data that are no pictures.
     """
     manifest = dataset.manifest
     if not isinstance(dataset, ArrayDataset) or manifest.shape[0] not in (1, 3) or manifest.shape[1:] == (1, 1):
@@ -64,17 +64,22 @@ def own_pictures(
     if num_reference < 2:
         raise ValueError(f"evaluation.protocol.num_reference={num_reference}; expected 2 or more.")
     pixels = partial(to_pixels, manifest=manifest)
-    parts = {"train": dataset.train_x, "heldout": dataset.heldout_x, "heldout_labels": dataset.heldout_y}
+    rows = {
+        part: permutation(0, "reference", 0, len(labels))[:num_reference].sort().values
+        for part, labels in (("train", dataset.train_y), ("heldout", dataset.heldout_y))
+    }
+    heldout, labels = dataset.heldout_x[rows["heldout"]], dataset.heldout_y[rows["heldout"]]
+    classifier = trained_classifier(dataset, cache) if accuracy or features == "classifier" else None
     if features == "classifier":
-        judge = ImageJudge(trained_classifier(dataset, cache), pixels, **parts)
+        assert classifier is not None
+        known = classifier(pixels(dataset.train_x[rows["train"]]))["pool"]
+        judge = ImageJudge(classifier, pixels, dataset.train_x, heldout, labels, known)
         return EvaluationProtocol(judge, ImagePainter(pixels))
     extractor = build_extractor(features).to(compute_device())
-    chosen = permutation(0, "reference", 0, len(dataset))[:num_reference].sort().values
-    known = kept_features(pixels(dataset.train_x[chosen]), extractor, cache, manifest, "training pictures")
-    held = kept_features(pixels(dataset.heldout_x), extractor, cache, manifest, "held-out pictures")
-    return EvaluationProtocol(
-        ImageJudge(extractor, pixels, **parts, known=known, known_heldout=held), ImagePainter(pixels)
-    )
+    known = kept_features(pixels(dataset.train_x[rows["train"]]), extractor, cache, manifest, "training pictures")
+    held = kept_features(pixels(heldout), extractor, cache, manifest, "held-out pictures")
+    judge = ImageJudge(extractor, pixels, dataset.train_x, heldout, labels, known, held, classifier)
+    return EvaluationProtocol(judge, ImagePainter(pixels))
 
 
 def unjudged(dataset: Dataset, cache: Path) -> EvaluationProtocol:
