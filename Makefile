@@ -87,7 +87,8 @@ bench: $(STAMP)  ## the training step's time, memory and operations on the CPU, 
 	OMP_NUM_THREADS=1 .venv/bin/python benchmarks/step.py --set cpu --out docs/results/step_cpu.json
 	.venv/bin/python benchmarks/largest.py
 
-bench-gpu: $(STAMP)  ## the same for XL/1 in bf16 on a CUDA GPU, into docs/results/step_gpu.json
+bench-gpu: $(STAMP)  ## the Triton tests, then the same for XL/1 in bf16 on a CUDA GPU, into docs/results/step_gpu.json
+	.venv/bin/pytest -q tests/networks/test_attention_triton.py
 	.venv/bin/python benchmarks/step.py --set gpu --out docs/results/step_gpu.json
 
 # Two workers on two cores, and at most four: each takes 2 GB. ARGS=-n0 runs in one process, for a debugger.

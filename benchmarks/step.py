@@ -1,7 +1,8 @@
 """Time, memory and operations of a training step, against one joint `torch.func.jvp` of the whole network.
 
     python benchmarks/step.py --set cpu --out docs/results/step_cpu.json     (under ten minutes)
-    python benchmarks/step.py --set gpu --out docs/results/step_gpu.json
+    python benchmarks/step.py --set gpu --out docs/results/step_gpu.json     (meant to be ten minutes; never run yet)
+    python benchmarks/step.py --set gpu-all                                  (more batches, B/1 and float32)
 
 Variants are timed in turns within one process; peak memory on the CPU is taken in a process for each variant, over
 weights, gradients and optimizer state. Prints Markdown; the last line sums up.
@@ -21,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed.cases import FEW, JOINT, Case, cpu_groups, gpu_groups, variants
+from speed.cases import FEW, JOINT, Case, cpu_groups, gpu_groups, short_gpu_groups, variants
 from speed.extras import attention_seconds, bf16_error, largest_batch, recompilations
 from speed.flops import counted, dense_peak
+from speed.profile import profiled
 from speed.report import group_table, last_line, machine, other_tables
-from speed.sampling import data_path, images_a_second
+from speed.sampling import data_path, decoded_a_second, images_a_second
 from speed.timing import alone, first_and_peak, time_group
 from speed.work import Work
 
+GROUPS = {"cpu": cpu_groups, "gpu": short_gpu_groups, "gpu-all": gpu_groups}
 Counts = dict[tuple[str, str, bool, str], tuple[float, float]]
 
 
@@ -80,14 +83,16 @@ def measure_group(cases: list[Case], rounds: int, device: str, counts: Counts) -
     return found
 
 
-def measure_others(case: Case, device: str) -> dict[str, Any]:
-    """All that is no training step of a variant."""
-    sizes = {}
-    if device == "cuda":
+def measure_others(case: Case, device: str, every: bool) -> dict[str, Any]:
+    """All that is no time of a training step; the largest batches, whose search takes long, if `every`."""
+    sizes, rates = {}, images_a_second(case, device)
+    if every:
         candidates = variants("step", FEW, precision=case.precision, network=case.network)
         sizes = {candidate.variant: largest_batch(candidate) for candidate in candidates}
     return {
-        "images_per_second": images_a_second(case, device),
+        "images_per_second": rates,
+        "decoded_per_second": decoded_a_second(case, device, rates) if device == "cuda" else {},
+        "profile": profiled(replace(case, what="step"), device) if device == "cuda" else {},
         "data_path": data_path(),
         "attention": attention_seconds(device),
         "bf16_error": bf16_error(case, device),
@@ -98,12 +103,12 @@ def measure_others(case: Case, device: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", choices=("cpu", "gpu"), required=True)
+    parser.add_argument("--set", choices=GROUPS, required=True)
     parser.add_argument("--rounds", type=int, default=5, help="of timing, in which each variant has its turn")
     parser.add_argument("--out", type=Path, help="a JSON file of all figures")
     args = parser.parse_args()
-    if args.set == "gpu" and not torch.cuda.is_available():
-        parser.error("--set gpu: no CUDA device is visible; choose --set cpu")
+    if args.set != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--set {args.set}: no CUDA device is visible; choose --set cpu")
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch").setLevel(logging.ERROR)
     device = "cpu" if args.set == "cpu" else "cuda"
@@ -111,16 +116,21 @@ def main() -> None:
     print(f"{machine(device)}, {datetime.date.today()}\n", flush=True)
     with tempfile.TemporaryDirectory() as cache:  # so that the first step compiles, whatever ran before
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        for cases in cpu_groups() if device == "cpu" else gpu_groups():
+        for cases in GROUPS[args.set]():
             groups.append(measure_group(cases, args.rounds, device, counts))
             if groups[-1]:
                 print(group_table(groups[-1]), flush=True)
-        main_case = next(case for case in (cpu_groups() if device == "cpu" else gpu_groups())[0] if case.recommended)
-        others = measure_others(main_case, device)
+        main_case = next(case for case in GROUPS[args.set]()[0] if case.recommended)
+        others = measure_others(main_case, device, every=args.set == "gpu-all")
     print(other_tables(others))
     print(f"Measured in {(time.perf_counter() - began) / 60:.1f} minutes.\n")
     if args.out:
         record = {"machine": machine(device), "date": str(datetime.date.today()), "groups": groups, **others}
+        shares = [
+            row["utilization"] for group in groups for row in group if row["what"] == "step" and row["recommended"]
+        ]
+        if shares and shares[0]:
+            record["operations_per_second"] = shares[0] * dense_peak(device)  # `dry_run=true` reckons with it
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(last_line([group for group in groups if group]))

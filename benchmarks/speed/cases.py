@@ -59,6 +59,12 @@ def cpu_groups() -> list[list[Case]]:
     ]
 
 
+def short_gpu_groups() -> list[list[Case]]:
+    """XL/1 in bf16 at one batch: what docs/speed.md compares with its bars."""
+    common = {"precision": "bf16", "network": "XL/1", "batch": 32}
+    return [variants("branch", SOME, **common), variants("step", FEW, **common)]
+
+
 def gpu_groups() -> list[list[Case]]:
     """XL/1 at growing batches in bf16, then one batch in float32, and B/1."""
     common = {"precision": "bf16", "network": "XL/1"}

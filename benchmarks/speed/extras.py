@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from decm.networks import tangent_rules
+from decm.networks.attention import KERNEL, PRODUCTS, WINNERS
 from decm.networks.tangent_rules import WithTangent
 from speed.cases import Case
 from speed.timing import once
@@ -53,7 +54,10 @@ def naive_attention(q: WithTangent, k: WithTangent, v: WithTangent) -> tuple[Ten
 
 
 def attention_seconds(device: str) -> dict[int, dict[str, float]]:
-    """Seconds of a sample's attention with its tangent, by number of tokens: ours, and naive."""
+    """Seconds of a sample's attention with its tangent, by number of tokens: ours, naive, and on CUDA both of our ways.
+
+    What wins there belongs into `WINNERS` of networks/attention.py.
+    """
     dtype, times = torch.bfloat16 if device == "cuda" else torch.float32, {}
     for N in TOKENS[device]:
         parts = torch.randn(6, 1, HEADS, N, HEAD_DIM, device=device, dtype=dtype)
@@ -63,7 +67,23 @@ def attention_seconds(device: str) -> dict[int, dict[str, float]]:
         }
         with torch.no_grad():
             times[N] = {name: seconds(partial(way, *parts.split(2)), device) for name, way in ways.items()}
+        if device == "cuda":
+            times[N] |= {way: as_it_won(way, parts) for way in (KERNEL, PRODUCTS)}
     return times
+
+
+def as_it_won(way: str, parts: Tensor) -> float:
+    """Seconds of fused attention with its tangent by the Triton kernel, or by batched products."""
+    shape = (parts.shape[-2], parts.shape[-1])
+    before = WINNERS.get(shape)
+    WINNERS[shape] = way
+    try:
+        q, dq, k, dk, v, dv = parts.clone()
+        return seconds(lambda: tangent_rules.attention((q.requires_grad_(), dq), (k, dk), (v, dv)), "cuda")
+    finally:
+        WINNERS.pop(shape)
+        if before is not None:
+            WINNERS[shape] = before
 
 
 def seconds(run: Callable[[], object], device: str) -> float:

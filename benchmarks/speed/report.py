@@ -70,15 +70,30 @@ def other_tables(found: dict[str, Any]) -> str:
     """Sampling, the data path, attention, and single figures."""
     lines = ["### Sampling: latents a second", "", "| network steps | images/s |", "| ---: | ---: |"]
     lines += [f"| {nfe} | {rate:,.2f} |" for nfe, rate in found["images_per_second"].items()]
+    lines += [f"| {nfe}, with VA-VAE's decoder | {rate:,.2f} |" for nfe, rate in found["decoded_per_second"].items()]
     lines += ["", "### Attention with its tangent: 16 heads of 72, ms a sample", ""]
-    lines += ["| tokens | ours | naive |", "| ---: | ---: | ---: |"]
-    lines += [f"| {N} | {1e3 * t['ours']:,.2f} | {1e3 * t['naive']:,.2f} |" for N, t in found["attention"].items()]
+    ways = list(next(iter(found["attention"].values())))
+    lines += [f"| tokens | {' | '.join(ways)} |", f"| ---: {'| ---: ' * len(ways)}|"]
+    for N, times in found["attention"].items():
+        lines.append(f"| {N} | {' | '.join(f'{1e3 * times[way]:,.2f}' for way in ways)} |")
+    lines += profile_tables(found["profile"])
     lines += ["", f"- data path, samples/s: {', '.join(f'{k} {v:,.0f}' for k, v in found['data_path'].items())}"]
     error = found["bf16_error"]
     lines.append(f"- relative error under autocast to bf16: F {error['F']:.4f}, dF {error['dF']:.4f}")
     lines.append(f"- graphs compiled after the first N2N cycle: {found['recompilations']}")
     lines += [f"- largest batch of the whole step, {name}: {size}" for name, size in found["largest_batch"].items()]
     return "\n".join([*lines, ""])
+
+
+def profile_tables(found: dict[str, Any]) -> list[str]:
+    """What the device did during some steps; nothing where none were looked at."""
+    if not found:
+        return []
+    lines = ["", f"### {found['steps']} whole steps: the device works {found['busy']:.1%} of the time", ""]
+    lines += ["| longest gap, ms | after | before |", "| ---: | --- | --- |"]
+    lines += [f"| {gap['ms']:.3f} | `{gap['after'][:60]}` | `{gap['before'][:60]}` |" for gap in found["gaps"]]
+    lines += ["", "| kernel | ms | of the working time |", "| --- | ---: | ---: |"]
+    return [*lines, *(f"| `{one['name'][:60]}` | {one['ms']:,.1f} | {one['share']:.1%} |" for one in found["kernels"])]
 
 
 def last_line(groups: list[list[dict[str, Any]]]) -> str:

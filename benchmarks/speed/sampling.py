@@ -1,6 +1,7 @@
 """Images a second of the sampler that `decm sample` chooses, and samples a second of the data path."""
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -31,6 +32,22 @@ def images_a_second(case: Case, device: str) -> dict[int, float]:
     for nfe in STEPS:
         rates[nfe] = case.batch / once(lambda nfe=nfe: draw(nfe), device)  # type: ignore[misc]
     return rates
+
+
+@torch.no_grad()
+def decoded_a_second(case: Case, device: str, latents: dict[int, float]) -> dict[int, float]:
+    """Pictures a second by number of network steps, with VA-VAE's decoder (at random weights) after the sampler.
+
+    `latents`: latents a second without it. Empty where diffusers is not installed.
+    """
+    if find_spec("diffusers") is None:
+        return {}
+    from decm.networks.autoencoder import KINDS, Autoencoder
+
+    decoder, z = Autoencoder(**KINDS["f16d32"]).to(device), torch.randn(case.batch, 32, 16, 16, device=device)
+    decoder.decode(z)  # chooses algorithms
+    each = once(lambda: decoder.decode(z), device) / case.batch
+    return {nfe: 1 / (1 / rate + each) for nfe, rate in latents.items()}
 
 
 def data_path() -> dict[str, float]:

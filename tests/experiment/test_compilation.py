@@ -6,7 +6,7 @@ import torch
 from commands import decm
 from decm.experiment.build import build_network
 from decm.experiment.compilation import is_compiled
-from decm.experiment.dry_run import operations
+from decm.experiment.dry_run import operations, rate_of_gpu
 from decm.settings.composition import compose
 
 
@@ -55,3 +55,20 @@ def test_another_word_is_refused(tmp_path):
     assert answer.code == 2
     assert "trainer.compile=maybe; expected true, false or auto" in answer.err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_reckons_with_what_was_measured_on_this_gpu_alone(tmp_path, monkeypatch):
+    path = tmp_path / "step_gpu.json"
+    assert "not a measurement" in rate_of_gpu(path)[1]
+    path.write_text('{"machine": "Fast GPU, torch 9", "date": "2026-01-01", "operations_per_second": 5e14}')
+    assert "not a measurement" in rate_of_gpu(path)[1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Other")
+    assert "not a measurement" in rate_of_gpu(path)[1]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Fast GPU")
+    assert rate_of_gpu(path) == (
+        5e14,
+        "at the 5e+14 operations a second that were measured on Fast GPU, torch 9 (2026-01-01)",
+    )
+    path.write_text("{")
+    assert "not a measurement" in rate_of_gpu(path)[1]

@@ -190,3 +190,21 @@ def test_the_compiled_operator_serves_any_number_of_tokens():
     for N in (4, 17, 130):
         inputs = random_inputs(N, 16)
         assert all(largest(a - b) == 0 for a, b in zip(compiled(*inputs), attention_dual(*inputs), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "winners", "asked"),
+    [
+        (256, {}, False),
+        (1024, {}, True),
+        (256, {(256, 8): "kernel"}, True),
+        (1024, {(1024, 8): "products"}, False),
+        (256, {(256, 16): "kernel"}, False),
+    ],
+)
+def test_the_kernel_is_taken_where_it_won_and_unmeasured_from_1024_tokens_on(monkeypatch, tokens, winners, asked):
+    from decm.networks import attention, attention_triton
+
+    monkeypatch.setattr(attention, "WINNERS", winners)
+    monkeypatch.setattr(attention_triton, "tile_for", lambda q: "a tile")
+    assert (attention._tile(torch.empty(1, 2, tokens, 8)) == "a tile") is asked

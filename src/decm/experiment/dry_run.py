@@ -1,6 +1,8 @@
 """`decm train dry_run=true`: what a run would take, from its settings alone. Nothing is made, read or trained."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from hydra.utils import get_object
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from decm.experiment.build import build_network, build_trajectories, made
 from decm.networks.regions import regions
 from decm.objectives.base import Segment
+from decm.settings.composition import conf_dir
 from decm.training.callbacks.method.ema_snapshots import DTYPES
 from decm.training.callbacks.method.trajectories import Trajectory
 from decm.training.cost import FORWARD_BACKWARD, cost_with_derivative
@@ -19,6 +22,7 @@ FLOAT, ROWS, STEPS = 4, 512, 50  # bytes; rows and steps (spread over the run) t
 H100 = 989e12 * 0.4  # floating-point operations a second: the dense bfloat16 peak, of which 40% is assumed
 NETWORK_TEACHERS = ("auto", "checkpoint", "weights")
 GB = 1e9
+MEASURED = conf_dir().parent / "docs" / "results" / "step_gpu.json"
 
 
 @dataclass
@@ -122,6 +126,22 @@ def evaluation_rows(cfg: DictConfig) -> float:
     return float(e.num_samples * sum(e.nfe) * (cfg.distill + teacher_rows(cfg)))
 
 
+def rate_of_gpu(path: Path = MEASURED) -> tuple[float, str]:
+    """(operations a second, where that comes from): of this machine's GPU if `make bench-gpu` measured it, else assumed."""
+    assumed = H100, "an estimate that assumes 40% of an H100's dense bfloat16 peak, not a measurement"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rate, machine = float(found["operations_per_second"]), str(found["machine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return assumed
+    if not torch.cuda.is_available() or torch.cuda.get_device_name() not in machine or not rate > 0:
+        return assumed
+    return (
+        rate,
+        f"at the {rate:.3g} operations a second that were measured on {machine} ({found.get('date', 'undated')})",
+    )
+
+
 def describe(cfg: DictConfig) -> list[str]:
     """Lines about parameters, memory, disk, steps and cost of a run."""
     with torch.device("meta"):
@@ -157,10 +177,11 @@ def describe(cfg: DictConfig) -> list[str]:
     ]
     if regions(student):
         needed = operations(cfg, student)
-        days = needed / H100 / 86400
+        rate, whose = rate_of_gpu()
+        days = needed / rate / 86400
         lines.append(
-            f"  time           at most {needed:.3g} floating-point operations; {days:.3g} days of one H100 or "
-            f"{days / 8:.3g} of eight, an estimate that assumes 40% of the dense bfloat16 peak, not a measurement"
+            f"  time           at most {needed:.3g} floating-point operations; {days:.3g} days of one GPU or "
+            f"{days / 8:.3g} of eight, {whose}"
         )
     if cfg.teacher.kind == "auto":
         lines.append(

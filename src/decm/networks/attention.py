@@ -17,6 +17,8 @@ from torch.utils.flop_counter import register_flop_formula
 CPU_CHUNK = 2**18  # scores a thread at a time, 1 MB of float32; a quarter is 1.2 x slower at 4,096 tokens (1 core)
 CUDA_CHUNK = 2**26  # not measured on a GPU yet
 KERNEL_TOKENS = 1024  # on CUDA fewer tokens go through batched products; not measured on a GPU yet
+KERNEL, PRODUCTS = "kernel", "products"
+WINNERS: dict[tuple[int, int], str] = {}  # by (tokens, head_dim), as `make bench-gpu` found; empty: not measured yet
 
 
 @torch.library.custom_op("decm::attention_dual", mutates_args=())
@@ -56,15 +58,16 @@ def _shapes(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor)
 
 @attention_dual.register_kernel("cuda")
 def _cuda(q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor, Tensor]:
-    """The Triton kernel; for few tokens and types or sizes that it does not take, products of the inputs' type."""
+    """The Triton kernel; for shapes where it is slower, or that it does not take, products of the inputs' type."""
     tile = _tile(q)
     inputs = (q, k, v, dq, dk, dv)
     return _launch(inputs, tile) if tile else _in_chunks(inputs, q.dtype, CUDA_CHUNK)
 
 
 def _tile(q: Tensor) -> Any:
-    """The kernel's tile for q, or None where products are to be taken: for few tokens, and where it has none."""
-    if q.shape[2] < KERNEL_TOKENS:
+    """The kernel's tile for q, or None where products are to be taken: where they won, and where it has none."""
+    tokens, head_dim = q.shape[2:]
+    if WINNERS.get((tokens, head_dim), KERNEL if tokens >= KERNEL_TOKENS else PRODUCTS) == PRODUCTS:
         return None
     from decm.networks import attention_triton
 
