@@ -126,11 +126,9 @@ def main() -> None:
     print(f"Measured in {(time.perf_counter() - began) / 60:.1f} minutes.\n")
     if args.out:
         record = {"machine": machine(device), "date": str(datetime.date.today()), "groups": groups, **others}
-        shares = [
-            row["utilization"] for group in groups for row in group if row["what"] == "step" and row["recommended"]
-        ]
-        if shares and shares[0]:
-            record["operations_per_second"] = shares[0] * dense_peak(device)  # `dry_run=true` reckons with it
+        steps = [row for group in groups for row in group if row["what"] == "step" and row["recommended"]]
+        if steps and steps[0]["utilization"]:
+            record["operations_per_second"] = steps[0]["utilization"] * dense_peak(device)  # for `dry_run=true`
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(last_line([group for group in groups if group]))

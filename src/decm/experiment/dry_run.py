@@ -127,7 +127,7 @@ def evaluation_rows(cfg: DictConfig) -> float:
 
 
 def rate_of_gpu(path: Path = MEASURED) -> tuple[float, str]:
-    """(operations a second, where that comes from): of this machine's GPU if `make bench-gpu` measured it, else assumed."""
+    """(operations a second, where they come from): of this GPU if `make bench-gpu` measured one, else assumed."""
     assumed = H100, "an estimate that assumes 40% of an H100's dense bfloat16 peak, not a measurement"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
