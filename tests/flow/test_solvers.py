@@ -8,7 +8,7 @@ import torch
 
 from decm.flow.exact import GaussianFlow
 from decm.flow.flow_map import FlowMap
-from decm.flow.solvers import SAMPLERS, choose_sampler, sample
+from decm.flow.solvers import SAMPLERS, choose_sampler, grid, sample
 from helpers import Counting, largest, no_labels, random_states
 
 FLOW = GaussianFlow(0.7, 0.4)
@@ -147,3 +147,33 @@ def test_sampler_is_chosen_by_steps_and_by_what_was_trained(trained_on, expected
 def test_the_jump_is_a_single_step():
     with pytest.raises(ValueError, match="jump, which is a single step"):
         draw("jump", 2)
+
+
+@pytest.mark.parametrize("switch", [0.2, 0.5, 0.9])
+def test_the_mixed_sampler_integrates_up_to_its_switch_and_jumps_from_there(switch):
+    """With many steps it is exact at the exact flow; with few its error is Euler's up to the switch alone."""
+    sampler = f"euler_then_consistency@{switch}"
+    exact = draw("jump", 1)
+    errors = [largest(draw(sampler, nfe) - exact) for nfe in (5, 9, 17)]
+    assert errors[0] / errors[1] == pytest.approx(2, rel=0.3)
+    assert errors[1] / errors[2] == pytest.approx(2, rel=0.3)
+    assert grid(sampler, 3) == [0, switch / 2, switch, 1]
+    assert largest(draw(sampler, 1) - exact) < 1e-12
+
+
+def test_later_switches_have_more_of_eulers_error():
+    exact = draw("jump", 1)
+    errors = [largest(draw(f"euler_then_consistency@{switch}", 8) - exact) for switch in (0.2, 0.5, 0.9)]
+    assert errors == sorted(errors)
+    assert largest(draw("euler_then_consistency", 8) - exact) == errors[1]
+
+
+@pytest.mark.parametrize("name", ["euler_then_consistency@", "euler_then_consistency@1", "euler_then_consistency@x"])
+def test_a_switch_outside_is_refused(name):
+    with pytest.raises(ValueError, match="expected a time between 0 and 1"):
+        draw(name, 4)
+
+
+def test_others_have_no_switch():
+    with pytest.raises(ValueError, match="is unknown"):
+        draw("euler@0.5", 4)

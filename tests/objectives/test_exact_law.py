@@ -191,3 +191,15 @@ def test_derivative_of_the_rings_map_is_that_of_finite_differences():
     F = {k: flow(rows.x + k * h * rows.tangents[0], rows.t + k * h, rows.s) for k in (-2, -1, 1, 2)}
     by_differences = (F[-2] - 8 * F[-1] + 8 * F[1] - F[2]) / (12 * h)  # order 4
     assert largest(dF - by_differences) < 1e-4
+
+
+@pytest.mark.parametrize(("end", "start"), [(0.5, 1.0), (1.0, 0.5), (1.0, 0.0)])
+def test_the_print_as_it_stands_does_not_hold_at_the_exact_flow(end, start):
+    """g = (end - start) (v(x_r, r) - v(f, t)), not 0: weights and vector of DE-CM's print are of two readings."""
+    objective = NoiseToNoisy(end, start, clamp=None, exchanged=True)
+    segment = segment_of(objective, GAUSSIAN)
+    aim, F = law(objective, GAUSSIAN)
+    at_end = segment.x + (segment.end - segment.start).reshape(-1, 1, 1, 1) * F
+    expected = (end - start) * (GAUSSIAN.velocity(segment.x, segment.start) - GAUSSIAN.velocity(at_end, segment.end))
+    torch.testing.assert_close(aim.tangent, expected, rtol=1e-9, atol=1e-10)
+    assert largest(expected) > 1e-2

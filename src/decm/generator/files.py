@@ -22,7 +22,7 @@ from decm.checkpoints.checksums import file_digest
 from decm.checkpoints.durable import publish, sync
 from decm.checkpoints.names import LAST_OF_RUN
 from decm.data.manifest import manifest_of
-from decm.flow.solvers import SAMPLERS
+from decm.flow.solvers import name_and_switch
 from decm.generator.card import card
 from decm.generator.metadata import check_metadata, check_results
 from decm.generator.networks import check_targets
@@ -124,11 +124,11 @@ def check_config(config: dict[str, Any], source: Path) -> None:
     wrong = [key for key, kind in KEYS.items() if key not in config or not isinstance(config[key], kind)]
     if wrong or "weights_sha256" not in config:
         raise ValueError(f"{source} lacks {', '.join(wrong) or 'weights_sha256'}, or it has another type there.")
-    unknown = sorted(set(map(str, config["samplers"].values())) - set(SAMPLERS))
-    if unknown:
-        raise ValueError(
-            f"{source}: samplers {', '.join(unknown)} are unknown; expected some of {', '.join(SAMPLERS)}."
-        )
+    for sampler in config["samplers"].values():
+        try:
+            name_and_switch(str(sampler))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
     check_metadata(config, source)
     check_targets(config, source, parts=("network",))
 
