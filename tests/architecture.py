@@ -102,7 +102,8 @@ ALSO_IN_FILE = {
     "networks/attention_triton.py": {"triton"},
     "networks/autoencoder.py": {"diffusers"},
     "data/datamodule.py": {"lightning"},
-    "data/idx.py": {"torchvision"},  # its downloader
+    "data/sets/idx.py": {"torchvision"},  # its downloader
+    "data/sets/cifar.py": {"torchvision"},
 }
 ONLY_IN = {
     "hydra": ("settings/", "experiment/", "sweeps/", "cli/"),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from commands import decm
-from decm.data.idx import FILES, fashion_mnist, mnist, read_idx
 from decm.data.manifest import to_pixels
+from decm.data.sets.idx import FILES, fashion_mnist, mnist, read_idx
 
 
 def idx(array):
@@ -109,7 +109,7 @@ def test_another_kind_of_file_is_refused(tmp_path, content):
 
 
 def test_nothing_there_names_the_ways(tmp_path, monkeypatch):
-    monkeypatch.setattr("decm.data.idx.SYSTEM", tmp_path / "none")
+    monkeypatch.setattr("decm.data.sets.idx.SYSTEM", tmp_path / "none")
     with pytest.raises(ValueError, match=r"dataset-fashion-mnist, .*data\.path.*data\.download=true"):
         fashion_mnist()
     answer = decm("train", "experiment=smoke", "data=mnist", "logger=csv", f"runs={tmp_path / 'runs'}")

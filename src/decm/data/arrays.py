@@ -15,7 +15,7 @@ from decm.checkpoints.durable import write_whole
 from decm.data.manifest import MANIFEST, Manifest, checked, content_hash, named, read_manifest
 from decm.data.raw import as_array, channel_statistics, integer_labels, raw_pictures
 from decm.data.split import gaps
-from decm.flow.randomness import permutation
+from decm.flow.randomness import permutation, uniform
 
 ARRAYS = "arrays.safetensors"
 KEYS = ("train_x", "train_y", "heldout_x", "heldout_y")
@@ -26,11 +26,12 @@ class ArrayDataset:
     """States [N, C, H, W] float32 (normalized) and labels [N] int64, in a training and a held-out split.
 
     Pictures that are stored as uint8 stay so in memory, and are normalized when they are asked for. The run's order of
-    samples is epoch after epoch, each a permutation by (seed, epoch).
+    samples is epoch after epoch, each a permutation by (seed, epoch). With `flip`, sample i of the run is mirrored
+    where a uniform number of (seed, i) is below a half.
     """
 
-    def __init__(self, arrays: dict[str, Tensor], manifest: Manifest) -> None:
-        self.stored, self.manifest = arrays, manifest
+    def __init__(self, arrays: dict[str, Tensor], manifest: Manifest, flip: bool = False) -> None:
+        self.stored, self.manifest, self.flip = arrays, manifest, flip
         self.train_y, self.heldout_y = arrays["train_y"], arrays["heldout_y"]
         self._epoch: tuple[int, int] | None = None  # (seed, epoch) of the permutation at hand
         self._order = torch.empty(0, dtype=torch.int64)
@@ -64,7 +65,11 @@ class ArrayDataset:
                 self._order, self._epoch = permutation(seed, "order", epoch, n), (seed, epoch)
             here = index // n == epoch
             rows[here] = self._order[index[here] % n]
-        return self.states(self.stored["train_x"][rows]), self.train_y[rows]
+        x = self.states(self.stored["train_x"][rows])
+        if self.flip:
+            mirrored = uniform(seed, "flip", index) < 0.5
+            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        return x, self.train_y[rows]
 
 
 def digits(heldout: int = 300, split_seed: int = 0) -> ArrayDataset:

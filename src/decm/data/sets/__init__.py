@@ -1,0 +1,1 @@
+"""Known data sets, read from the files that they are published in."""
