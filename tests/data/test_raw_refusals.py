@@ -43,6 +43,7 @@ REFUSED = {
     "nothing": ({"heldout_y": None}, "heldout_y is of type NoneType"),
     "masked": ({"train_y": np.ma.masked_equal(Y, 1)}, "train_y has masked values"),
     "sparse": ({"train_x": torch.from_numpy(X).to_sparse()}, "train_x is a tensor"),
+    "on no device": ({"train_y": torch.zeros(12, dtype=torch.long, device="meta")}, "train_y is a tensor", "be read"),
     "one-hot": ({"train_y": one_hot(Y)}, "train_y has the shape [12, 3]", "one-hot", "argmax(1)"),
     "two columns": ({"train_y": np.stack([Y, Y], 1)}, "expected [N]"),
     "a row of labels": ({"train_y": Y[None]}, "[1, 12]"),
@@ -77,7 +78,8 @@ def test_what_cannot_be_trained_on_is_refused_before_anything_is_written(tmp_pat
     [
         ({"num_classes": 2.0}, "num_classes=2.0; expected a whole number"),
         ({"num_classes": True}, "num_classes=True"),
-        ({"num_classes": -1}, "label"),
+        ({"num_classes": -1}, "num_classes=-1; expected 0 to 1,000,000"),
+        ({"num_classes": 10**9}, "num_classes=1000000000; expected 0 to 1,000,000"),
         ({"name": 3}, "name=3; expected a text"),
         ({"origin": None}, "origin=None; expected a text"),
         ({"class_names": "abc"}, "class_names is 'abc'; expected a list"),

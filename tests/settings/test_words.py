@@ -3,12 +3,13 @@
 import shutil
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from commands import decm
 from decm.cli.main import check_words, find_action
 from decm.runs.exits import stopped
-from decm.settings.words import typed_words
+from decm.settings.words import quote_paths, typed_words
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,23 @@ def test_an_interpolation_of_an_override_is_written_down_as_typed():
     hydra = OmegaConf.create({"seed": 0, "hydra": {"overrides": words}}).hydra
     assert list(hydra.overrides.task) == ["name=x-0"]
     assert (typed_words(hydra), typed_words(hydra, "hydra")) == (words["task"], words["hydra"])
+
+
+@pytest.mark.parametrize(
+    ("text", "arrives"),
+    [("a/${x}", "a/${x}"), ("a/${x.y}", "a/${x.y}"), ("${seed}", "7"), ("${ x }", "${ x }"), ("${data.name}", "set")],
+)
+def test_an_interpolation_of_no_setting_is_the_text_of_a_path(text, arrives):
+    (word,) = quote_paths("train", [f"runs={text}"])
+    override = OverridesParser.create().parse_override(word)
+    cfg = OmegaConf.create({"seed": 7, "data": {"name": "set"}, "runs": override.value()})
+    assert str(cfg.runs) == arrives
+
+
+def test_an_interpolation_that_leads_nowhere_is_told_in_a_sentence(tmp_path):
+    answer = decm("sample", "checkpoint=${oc.env:NO_SUCH_VARIABLE_ANYWHERE}", f"out={tmp_path / 'x.png'}")
+    assert answer.code == 2
+    assert "NO_SUCH_VARIABLE_ANYWHERE" in answer.err
+    assert "Traceback" not in answer.err
+    strange = decm("sample", f"checkpoint={tmp_path}/${{x}}", f"out={tmp_path / 'x.png'}")
+    assert (strange.code, "${x} does not exist" in strange.err) == (2, True)

@@ -161,10 +161,14 @@ def run_verb(verb: str, cfg: Any) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        fail(in_plain_words(str(error)), CONFIG_ERROR)
     if missing:
         fail(f"{', '.join(missing)} must be set, as {missing[0]}=... See decm {verb} --help.", CONFIG_ERROR)
     in_sweep, module = HydraConfig.get().mode == RunMode.MULTIRUN, f"decm.cli.{MODULES.get(verb, verb)}"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from decm.checkpoints.durable import write_whole
-from decm.data.manifest import MANIFEST, Manifest, checked, content_hash, named, read_manifest
+from decm.data.manifest import MANIFEST, Manifest, check_classes, checked, content_hash, named, read_manifest
 from decm.data.raw import as_array, channel_statistics, integer_labels, raw_pictures
 from decm.data.split import gaps
 from decm.flow.randomness import permutation, uniform
@@ -148,6 +148,7 @@ def write_arrays(
     for what, value, kind in (("name", name, str), ("origin", origin, str), ("num_classes", num_classes, Integral)):
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{what}={value!r}; expected {'a text' if kind is str else 'a whole number'}.")
+    check_classes(int(num_classes))
     labels = {key: integer_labels(arrays[key], key, int(num_classes)) for key in ("train_y", "heldout_y")}
     prepared, mean, std = _states(arrays)
     for x, y in (("train_x", "train_y"), ("heldout_x", "heldout_y")):

@@ -16,6 +16,7 @@ from decm.checkpoints.durable import write_text
 from decm.data.image_files import holds_images
 
 MANIFEST = "manifest.json"
+MOST_CLASSES = 1_000_000
 ADVICE = (
     "Make one of a folder of pictures with `decm data images=<folder> size=<pixels a side> out=<data set>`, or of "
     "arrays with decm.data.arrays.write_arrays."
@@ -140,13 +141,18 @@ def printable(name: str) -> str:
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
+def check_classes(num_classes: int) -> None:
+    """Raise ValueError for a number of classes below 0, or beyond what any network has a label for."""
+    if not 0 <= num_classes <= MOST_CLASSES:
+        raise ValueError(f"num_classes={num_classes}; expected 0 to {MOST_CLASSES:,}")
+
+
 def checked(manifest: Manifest) -> Manifest:
     """The manifest. Raises ValueError or TypeError for a fact that cannot be."""
     C, H, W = manifest.shape
-    if min(C, H, W) < 1 or manifest.num_classes < 0:
-        raise ValueError(
-            f"shape {list(manifest.shape)}, {manifest.num_classes} classes; expected [channels, height, width]"
-        )
+    if min(C, H, W) < 1:
+        raise ValueError(f"shape {list(manifest.shape)}; expected [channels, height, width]")
+    check_classes(manifest.num_classes)
     for name in ("mean", "std"):
         values = getattr(manifest, name)
         if len(values) != C or not all(math.isfinite(value) for value in values):

@@ -19,9 +19,9 @@ def as_array(value: Any, what: str) -> np.ndarray:
     Raises ValueError, which begins with `what`, for anything else and for an array with masked values.
     """
     if isinstance(value, Tensor):
-        value = value.detach().cpu()
         narrow = value.is_floating_point() and value.dtype not in (torch.float16, torch.float32, torch.float64)
         try:
+            value = value.detach().cpu()
             value = (value.float() if narrow else value.resolve_conj()).numpy()  # numpy has no bfloat16
         except (TypeError, RuntimeError) as error:
             raise ValueError(f"{what} is a tensor of {value.dtype} that cannot be read ({error}).") from error

@@ -56,12 +56,12 @@ def check_same_training(cfg: DictConfig, folder: Path) -> None:
     if not others:
         return
     steps, before = int(cfg.max_steps), config.get("max_steps")
-    if len(others) > 1 or not isinstance(before, int) or steps <= before:
-        raise ValueError(f"resume={folder} is not a run folder with these settings: {shortened(others)}.")
     advice = f"Start a run of its own from its weights: warm_start={folder} without resume."
+    if len(others) > 1 or not isinstance(before, int) or steps <= before:
+        raise ValueError(f"resume={folder} is not a run folder with these settings: {shortened(others)}. {advice}")
     schedule = str(cfg.schedule._target_).rpartition(".")[2]
     if follow:
-        names = ", ".join(line.split(" is ")[0] for line in follow)
+        names = ", ".join(map(key_of, follow))
         raise ValueError(
             f"resume={folder} cannot go on from max_steps={before} to {steps}: its steps were trained with other "
             f"values of {names}, which follow max_steps (schedule={schedule}). {advice}"
@@ -81,9 +81,15 @@ def differing(cfg: DictConfig, config: dict[str, Any]) -> tuple[list[str], list[
         return every, []
     shorter = cfg.copy()
     shorter.max_steps = before
-    own = other_settings(config, plain(shorter))
+    own = {key_of(line) for line in other_settings(config, plain(shorter))}  # whose values may follow max_steps, too
     first = f"max_steps is {cfg.max_steps}, was {before}"
-    return [first, *own], [line for line in every if line not in own and line != first]
+    rest = [line for line in every if line != first]
+    return [first, *(line for line in rest if key_of(line) in own)], [line for line in rest if key_of(line) not in own]
+
+
+def key_of(difference: str) -> str:
+    """The setting of a line of `other_settings`."""
+    return difference.split(" is ")[0]
 
 
 def teacher_facts(source: TeacherBundle) -> dict[str, str | None]:

@@ -27,6 +27,7 @@ REFUSED_FLAGS = {
 OF_SWEEPS = ("hydra.mode", "hydra.sweep.", "hydra.sweeper", "hydra.launcher", "hydra/sweeper", "hydra/launcher")
 WORD = re.compile(r"(?P<key>\+{0,2}[\w./@-]+)=(?P<text>.*)", re.DOTALL)
 QUOTED = re.compile(r"\s*(['\"]).*?(?<!\\)(?:\\\\)*\1\s*(?=,|\Z)", re.DOTALL)
+NAMED = re.compile(r"\$\{\s*([^:{}]*?)\s*\}")  # the setting that an interpolation names; a resolver has a colon
 SWEEP_FUNCTION = re.compile(r"(choice|glob|sort|shuffle|tag)\(.*\)", re.DOTALL)
 
 
@@ -139,7 +140,7 @@ def _parsed(text: str) -> Any:
 
 
 def _is_interpolation(text: str) -> bool:
-    """Whether OmegaConf reads an interpolation in a text."""
+    """Whether OmegaConf reads an interpolation in a text, of a setting that some verb has or of a resolver."""
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar_parser import parse
 
@@ -147,9 +148,17 @@ def _is_interpolation(text: str) -> bool:
         return "Interpolation" in type(node).__name__ or any(map(holds_one, getattr(node, "children", None) or ()))
 
     try:
-        return holds_one(parse(text))
+        return holds_one(parse(text)) and {name.split(".")[0] for name in NAMED.findall(text)} <= _names_of_settings()
     except GrammarParseError:
         return False
+
+
+@cache
+def _names_of_settings() -> set[str]:
+    """The first parts of the names of all verbs' settings."""
+    from decm.settings.schema import VERBS
+
+    return {field.name for schema in VERBS.values() for field in fields(schema)} | {"hydra"}
 
 
 def absolute_folders(words: list[str]) -> list[str]:
