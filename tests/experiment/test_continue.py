@@ -96,10 +96,6 @@ def test_a_run_that_is_trained_longer_is_the_run_of_all_its_steps(cached):
         (["schedule=constant", "method=fm"], ["max_steps=5"], ["max_steps is 5, was 6"]),
         ([], ["max_steps=8", "seed=1"], ["max_steps is 8, was 6; seed is 1, was 0.", "warm_start="]),
         (["schedule=constant", "method=fm"], ["schedule=cosine", "max_steps=8"], ["schedule.total is 8", "warm_start"]),
-            ["schedule=constant", "method=fm"],
-            ["schedule=cosine", "max_steps=8"],
-            ["schedule.total is 8", "warm_start="],
-        ),
     ],
 )
 def test_training_longer_is_allowed_where_nothing_follows_the_number_of_steps(tmp_path, before, now, said):
