@@ -45,7 +45,7 @@ def test_schedules_follow_the_steps_that_the_budget_allows(spent):
     [
         (["budget=100"], "budget=100 forward-equivalents; one step of these settings takes"),
         (["budget=-1"], "one step of these settings takes"),
-        (["budget=nan"], "one step of these settings takes"),
+        (["budget=nan"], "budget=nan; expected a finite number"),
         (["budget=1e6", "distill=false"], "with distill=false there is none"),
         (["budget=much"], "budget"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from commands import results, train
 from decm.experiment import teacher_scores
 from decm.experiment.teacher_scores import TeacherScores
+from decm.experiment.teachers import TeacherBundle
 from decm.runs.folders import run_folders
 
 
@@ -74,6 +75,23 @@ def test_code_with_changes_of_its_own_keeps_nothing(runs, monkeypatch):
     monkeypatch.setattr(teacher_scores, "code_version", lambda: "1.0+abc-dirty")
     scored(runs, "seed=1")
     assert not files(runs)
+
+
+def test_of_somebodys_own_judge_nothing_is_kept(tmp_path, monkeypatch, committed):
+    """Its code may change without a new version of decm."""
+    settings = {
+        "data": {"_target_": "decm.data.arrays.digits"},
+        "network": {"_target_": "decm.networks.dit.LightningDiT"},
+        "teacher": {"guidance": {}},
+        "evaluation": {"protocol": {"_target_": "decm.protocols.pictures.digit_images"}, "seed": 0},
+    }
+    source = TeacherBundle(None, flow_map=object())
+    monkeypatch.setattr(teacher_scores, "read_config", lambda folder: settings)
+    assert teacher_scores.teacher_scores(tmp_path, tmp_path, source, "cpu") is not None
+    for part in (settings["data"], settings["network"], settings["evaluation"]["protocol"]):
+        with monkeypatch.context() as context:
+            context.setitem(part, "_target_", "mine.something")
+            assert teacher_scores.teacher_scores(tmp_path, tmp_path, source, "cpu") is None
 
 
 def test_figures_of_samples_that_are_not_finite_are_not_kept(tmp_path):

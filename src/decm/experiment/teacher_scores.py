@@ -66,10 +66,14 @@ class TeacherScores:
 def teacher_scores(runs: Path, folder: Path, source: TeacherBundle, device: torch.device | str) -> TeacherScores | None:
     """Where the scores of this run's teacher are kept.
 
-    None for several processes, which might see different files, and for code with changes that no commit has.
+    None for several processes, which might see different files, and where the code is not known by its version: with
+    changes that no commit has, or where a judge, a data set or a teacher is somebody's own.
     """
     settings, code = read_config(folder), code_version()
     if settings is None or source.flow_map is None or rank_and_world()[1] > 1 or code.endswith("-dirty"):
+        return None
+    parts = (settings["data"], settings["network"], settings["evaluation"]["protocol"])
+    if not all(str(part["_target_"]).startswith("decm.") for part in parts):
         return None
     known, weights = by_content(settings), teacher_facts(source)["sha256"]
     identity = {
