@@ -81,11 +81,11 @@ def test_the_figures_of_a_run_are_not_those_of_a_file_that_was_put_beside_them(r
 def animals(tmp_path):
     """Two sets of pictures of three classes each, of which two are the same at other labels."""
     for name, classes in (("a", ("cat", "dog", "zebra")), ("b", ("bird", "cat", "dog"))):
-        for k, animal in enumerate(classes):
+        for animal in classes:
             for number in range(8):
                 path = tmp_path / "pictures" / name / animal / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("L", (8, 8), 40 * k + number).save(path)
+                Image.new("L", (8, 8), 10 * len(animal) + 40 * (animal == "dog") + number).save(path)
         words = [f"images={tmp_path / 'pictures' / name}", "size=8", "channels=1", "num_classes=5"]
         assert decm("data", *words, f"out={tmp_path / name}").code == 0
     return tmp_path

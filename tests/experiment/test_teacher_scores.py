@@ -1,6 +1,7 @@
 """A teacher's scores are kept for runs with the same teacher, judge and samples, and for no others."""
 
 import math
+import shutil
 from functools import partial
 
 import pytest
@@ -16,6 +17,12 @@ from decm.runs.folders import run_folders
 def committed(monkeypatch):
     """Code without changes of its own: of other code no scores are kept."""
     monkeypatch.setattr(teacher_scores, "code_version", lambda: "1.0+abc")
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(runs):
+    """Without what the run of all tests has kept."""
+    shutil.rmtree(runs / "cache" / teacher_scores.FOLDER, ignore_errors=True)
 
 
 def newest(runs):

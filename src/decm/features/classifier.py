@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +18,7 @@ from decm.features.extractor import KEY, read_weights
 from decm.flow.randomness import permutation
 
 NAME = "classifier"  # of its features, and of its files
+FACTS = "decm"  # the metadata of a file: JSON
 FEATURES, BATCH = 64, 64
 LOOKED_AT = 2048  # pictures at a time
 STEPS, EPOCHS = 2800, 25  # of the training: about so many steps, two epochs or more and 25 or fewer
@@ -104,7 +105,7 @@ def cached_classifier(
         print(f"A classifier of {len(train[0])} pictures is trained, once: {path}", flush=True)
     net = train_classifier(*train, classes=classes)
     score = accuracy(net, *heldout) if len(heldout[0]) else float("nan")
-    facts = {"heldout_accuracy": str(score), "shape": json.dumps(net.shape)}
+    facts = {FACTS: json.dumps({"heldout_accuracy": score, "shape": net.shape})}  # one key: they have no order
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda part: save_file(net.state_dict(), part, facts))
     return net, score
@@ -113,13 +114,13 @@ def cached_classifier(
 def read_classifier(path: str | Path | None, key: str = KEY) -> tuple[Classifier, float]:
     """The classifier of a file of `cached_classifier`, and its accuracy on held-out pictures; NaN if nobody said it."""
     tensors = read_weights(path, f"{NAME}_<hash>.safetensors", "the folder `cache` of a run that made it", key)
-    facts: dict[str, str] = {}
+    facts: dict[str, Any] = {}
     if Path(str(path)).suffix == ".safetensors":
         with safe_open(str(path), "pt") as file:
-            facts = file.metadata() or {}
-    net = Classifier(len(tensors.get("head.bias", torch.empty(10))), tuple(json.loads(facts.get("shape", "[1, 8, 8]"))))
+            facts = json.loads((file.metadata() or {}).get(FACTS, "{}"))
+    net = Classifier(len(tensors.get("head.bias", torch.empty(10))), tuple(facts.get("shape", (1, 8, 8))))
     load_strictly(net, tensors, str(path), advice=no_advice)
-    return net.eval().requires_grad_(False), float(facts.get("heldout_accuracy", "nan"))
+    return net.eval().requires_grad_(False), float(facts.get("heldout_accuracy", math.nan))
 
 
 def key_of(classes: int, *tensors: Tensor) -> str:
