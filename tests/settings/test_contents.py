@@ -10,6 +10,7 @@ from commands import TINY, only, results, train
 from decm.data.arrays import write_arrays
 from decm.data.manifest import read_manifest
 from decm.experiment.teachers import teacher_config
+from decm.runs.contents import contents, data_content
 from decm.runs.folders import other_settings, same_settings
 from decm.settings.composition import add_contents, compose, plain, teacher_hash
 from helpers import seeded
@@ -131,3 +132,21 @@ def test_a_run_goes_on_with_its_data_under_another_path(tmp_path):
     make_set(tmp_path / "job2", seed=1)
     refused = train(runs, *short, f"data.path={tmp_path / 'job2'}", f"resume={folder}")
     assert_one_sentence(refused, "data.path", "of content")
+
+
+def test_a_known_set_is_known_by_its_files_wherever_they_lie(tmp_path):
+    """Their folders have no manifest; other pictures under the same path are another set."""
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "a" / name).write_bytes(name.encode())
+    shutil.copytree(tmp_path / "a", tmp_path / "b" / "MNIST" / "raw")
+    assert data_content(tmp_path / "a", True) == data_content(tmp_path / "b", True) is not None
+    (tmp_path / "b" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"others")
+    assert data_content(tmp_path / "a", True) != data_content(tmp_path / "b", True)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"one")
+    one = data_content(tmp_path / "cifar-10-python.tar.gz", True)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"two!")
+    assert one is not None is not data_content(tmp_path / "cifar-10-python.tar.gz", True) != one
+    assert data_content(tmp_path / "nowhere", True) is None
+    settings = {"data": {"_target_": "decm.data.sets.idx.mnist", "path": str(tmp_path / "a")}}
+    assert contents(settings) == {"data.path": data_content(tmp_path / "a", True)}

@@ -78,24 +78,23 @@ def prepare(cfg: DictConfig, folder: Path | None) -> Prepared:
             guided_field(cfg, student)
         elif cfg.warm_start is None:
             initialize_student(student, source, cfg)
-        build_callbacks(
-            cfg,
-            plain(cfg),
-            folder=Path(cfg.runs),
-            dataset=dataset,
-            source=source or TeacherBundle(None),
-            protocol=None,
-            teacher={},
-        )
+        check_callbacks(cfg, dataset, source or TeacherBundle(None))
     protocol = build_protocol(cfg, dataset)
     check_num_samples(cfg.evaluation, protocol.judge)
     return Prepared(dataset, protocol, source, teacher)
+
+
+def check_callbacks(cfg: DictConfig, dataset: Dataset, source: TeacherBundle) -> None:
+    """Raise ValueError for averages, snapshots, guards and checkpoints that cannot be made; nothing is written."""
+    folder = Path(cfg.runs)
+    build_callbacks(cfg, plain(cfg), folder=folder, dataset=dataset, source=source, protocol=None, teacher={})
 
 
 def check_teacher(cfg: DictConfig, dataset: Dataset) -> None:
     """Raise ValueError for a teacher that cannot be trained, for its settings or for those of its own teacher."""
     check_settings(cfg)
     check_parts(cfg)
+    check_callbacks(cfg, dataset, TeacherBundle(None))
     if cfg.teacher.kind == "auto":
         check_teacher(teacher_config(cfg), dataset)
     else:

@@ -21,6 +21,7 @@ WEIGHTS = (
     "evaluation.protocol.dinov2.weights",
 )
 SYNTHETIC = "decm.data.making.latent_sources.synthetic_latents"  # made where it lies, from its other settings alone
+SETS = "decm.data.sets."  # which read the files that a set was published in
 DECIDES = ("content_hash", "shape", "num_classes", "mean", "std", "split")  # of a manifest, what is trained on
 EXPORTED = "model.safetensors"  # of an exported folder
 
@@ -30,20 +31,30 @@ def contents(settings: dict[str, Any]) -> dict[str, str]:
     found = {}
     for key in (DATA, *WEIGHTS):
         path = _get(settings, key)
-        content = None
-        if key == DATA and (settings.get("data") or {}).get("_target_") == SYNTHETIC:
+        content, target = None, str((settings.get("data") or {}).get("_target_"))
+        if key == DATA and target == SYNTHETIC:
             content = "synthetic"
+        elif isinstance(path, str) and key == DATA:
+            content = data_content(Path(path), target.startswith(SETS))
         elif isinstance(path, str):
-            content = data_content(Path(path)) if key == DATA else weights_content(Path(path))
+            content = weights_content(Path(path))
         if content is not None:
             found[key] = content
     return found
 
 
-def data_content(folder: Path) -> str | None:
-    """sha256 of what a data set's manifest says of its samples; None without a manifest that can be read."""
-    from decm.data.manifest import MANIFEST, read_manifest
+def data_content(folder: Path, published: bool = False) -> str | None:
+    """sha256 of what a data set's manifest says of its samples, or of the files of a set that is read as `published`.
 
+    None without a manifest that can be read, and without such files.
+    """
+    from decm.data.manifest import MANIFEST, PUBLISHED, read_manifest
+
+    if published:
+        places = [folder] if folder.is_file() else [path for at in ("*", "*/*", "*/*/*") for path in folder.glob(at)]
+        files = sorted((path for path in places if path.name in PUBLISHED and path.is_file()), key=lambda p: p.name)
+        parts = [(path.name, weights_content(path)) for path in files]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest() if parts else None
     if not (folder / MANIFEST).is_file():
         return None
     try:
