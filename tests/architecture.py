@@ -10,7 +10,7 @@ TOOLS = {"torch", "torchvision", "numpy", "timm", "safetensors", "sklearn", "web
 # What each room may import besides the standard library; None: anything that ONLY_IN does not confine.
 MAY_IMPORT: dict[str, set[str] | None] = {
     "checkpoints": {"torch", "numpy", "safetensors", "decm.checkpoints"},
-    "runs": {"yaml", "decm.checkpoints", "decm.runs", "decm.data.manifest"},
+    "runs": {"yaml", "decm.checkpoints", "decm.runs", "decm.data.manifest", "decm.data.published"},
     "settings": {
         "hydra",
         "omegaconf",

@@ -10,7 +10,8 @@ import torch
 
 from commands import TINY, decm
 from decm.data.manifest import to_pixels
-from decm.data.sets.cifar import ARCHIVE, BATCHES, FOLDER, cifar10
+from decm.data.published import ARCHIVE, BATCHES, CIFAR
+from decm.data.sets.cifar import cifar10
 
 NAMES = [name for names in BATCHES.values() for name in names]
 EACH = 20
@@ -30,7 +31,7 @@ def content(k, **changes):
 
 def made(root, protocol=2, packed=False, **batches):
     """A folder, or an archive, of small batches; those of `batches` are bytes, or dictionaries, in their place."""
-    folder = root / FOLDER
+    folder = root / CIFAR
     folder.mkdir(parents=True)
     for k, name in enumerate(NAMES):
         one = batches.get(name, content(k))
@@ -38,7 +39,7 @@ def made(root, protocol=2, packed=False, **batches):
     if not packed:
         return folder
     with tarfile.open(root / ARCHIVE, "w:gz") as tar:
-        tar.add(folder, FOLDER)
+        tar.add(folder, CIFAR)
     for name in NAMES:
         (folder / name).unlink()
     folder.rmdir()
@@ -97,7 +98,7 @@ def test_an_encoding_is_never_looked_up(tmp_path):
         ({b"data": np.zeros((4, 10), np.uint8), b"labels": [0] * 4}, "no `data` of uint8"),
         ({b"data": np.zeros((4, 3072), np.float32), b"labels": [0] * 4}, "no `data` of uint8"),
         ({b"data": np.zeros((4, 3072), np.uint8), b"labels": [0] * 3}, "4 pictures and 3 labels"),
-        ({b"data": np.zeros((4, 3072), np.uint8), b"labels": [10] * 4}, "heldout labels"),
+        ({b"data": np.zeros((4, 3072), np.uint8), b"labels": [10] * 4}, "heldout_y"),
         ([1, 2], "test_batch is damaged"),
     ],
 )
@@ -105,7 +106,7 @@ def test_what_is_no_batch_is_named(tmp_path, batch, said):
     made(tmp_path, test_batch=batch)
     if isinstance(batch, dict) and "labels" in batch:
         batch.pop(b"labels")
-        (tmp_path / FOLDER / "test_batch").write_bytes(pickle.dumps(batch))
+        (tmp_path / CIFAR / "test_batch").write_bytes(pickle.dumps(batch))
     with pytest.raises(ValueError, match=said):
         cifar10(str(tmp_path))
 

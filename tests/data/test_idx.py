@@ -9,7 +9,8 @@ import torch
 
 from commands import decm
 from decm.data.manifest import to_pixels
-from decm.data.sets.idx import FILES, fashion_mnist, mnist, read_idx
+from decm.data.published import IDX, SYSTEM
+from decm.data.sets.idx import fashion_mnist, mnist, read_idx
 
 
 def idx(array):
@@ -28,7 +29,7 @@ def made(folder, num=40, held=20, packed=True, **changes):
         "heldout_y": np.arange(held) % 10,
     } | changes
     folder.mkdir(parents=True, exist_ok=True)
-    for key, stem in FILES.items():
+    for key, stem in IDX.items():
         content = idx(arrays[key])
         (folder / (f"{stem}.gz" if packed else stem)).write_bytes(gzip.compress(content) if packed else content)
     return arrays
@@ -75,7 +76,7 @@ def test_another_set_has_another_content(tmp_path):
 @pytest.mark.parametrize("by", [1, 28 * 28, 20_000])
 def test_a_file_that_is_cut_off_is_named(tmp_path, by):
     made(tmp_path, packed=False)
-    path = tmp_path / FILES["train_x"]
+    path = tmp_path / IDX["train_x"]
     path.write_bytes(path.read_bytes()[:-by])
     with pytest.raises(ValueError, match=r"-ubyte has \d+ bytes of data, expected 40 x 28 x 28: it is cut off"):
         mnist(str(tmp_path))
@@ -83,7 +84,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, by):
 
 def test_a_compressed_file_that_is_cut_off_is_named(tmp_path):
     made(tmp_path)
-    path = tmp_path / f"{FILES['heldout_x']}.gz"
+    path = tmp_path / f"{IDX['heldout_x']}.gz"
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz cannot be read"):
         mnist(str(tmp_path))
@@ -109,7 +110,7 @@ def test_another_kind_of_file_is_refused(tmp_path, content):
 
 
 def test_nothing_there_names_the_ways(tmp_path, monkeypatch):
-    monkeypatch.setattr("decm.data.sets.idx.SYSTEM", tmp_path / "none")
+    monkeypatch.setitem(SYSTEM, "fashion_mnist", tmp_path / "none")
     with pytest.raises(ValueError, match=r"dataset-fashion-mnist, .*data\.path.*data\.download=true"):
         fashion_mnist()
     answer = decm("train", "experiment=smoke", "data=mnist", "logger=csv", f"runs={tmp_path / 'runs'}")

@@ -9,8 +9,9 @@ import torch
 from commands import TINY, only, results, train
 from decm.data.arrays import write_arrays
 from decm.data.manifest import read_manifest
+from decm.data.published import ARCHIVE, BATCHES, CIFAR, IDX, SYSTEM
 from decm.experiment.teachers import teacher_config
-from decm.runs.contents import contents, data_content
+from decm.runs.contents import contents
 from decm.runs.folders import other_settings, same_settings
 from decm.settings.composition import add_contents, compose, plain, teacher_hash
 from helpers import seeded
@@ -134,19 +135,45 @@ def test_a_run_goes_on_with_its_data_under_another_path(tmp_path):
     assert_one_sentence(refused, "data.path", "of content")
 
 
-def test_a_known_set_is_known_by_its_files_wherever_they_lie(tmp_path):
+def idx_folder(folder, mark=b""):
+    folder.mkdir(parents=True)
+    for stem in IDX.values():
+        (folder / stem).write_bytes(stem.encode() + mark)
+    return folder
+
+
+def known(which, path):
+    return contents({"data": {"_target_": f"decm.data.sets.{which}", "path": path}}).get("data.path")
+
+
+def test_a_known_set_is_known_by_its_files_wherever_they_lie(tmp_path, monkeypatch):
     """Their folders have no manifest; other pictures under the same path are another set."""
-    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
-        (tmp_path / "a").mkdir(exist_ok=True)
-        (tmp_path / "a" / name).write_bytes(name.encode())
-    shutil.copytree(tmp_path / "a", tmp_path / "b" / "MNIST" / "raw")
-    assert data_content(tmp_path / "a", True) == data_content(tmp_path / "b", True) is not None
-    (tmp_path / "b" / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"others")
-    assert data_content(tmp_path / "a", True) != data_content(tmp_path / "b", True)
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"one")
-    one = data_content(tmp_path / "cifar-10-python.tar.gz", True)
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"two!")
-    assert one is not None is not data_content(tmp_path / "cifar-10-python.tar.gz", True) != one
-    assert data_content(tmp_path / "nowhere", True) is None
-    settings = {"data": {"_target_": "decm.data.sets.idx.mnist", "path": str(tmp_path / "a")}}
-    assert contents(settings) == {"data.path": data_content(tmp_path / "a", True)}
+    one, other = idx_folder(tmp_path / "a"), idx_folder(tmp_path / "root" / "MNIST" / "raw")
+    first = known("idx.mnist", str(one))
+    assert first == known("idx.mnist", str(tmp_path / "root")) is not None
+    idx_folder(tmp_path / "root" / "FashionMNIST" / "raw", b"clothes")  # beside it, and not read
+    assert first == known("idx.mnist", str(tmp_path / "root"))
+    assert first != known("idx.fashion_mnist", str(tmp_path / "root"))
+    monkeypatch.setitem(SYSTEM, "fashion_mnist", one)
+    assert first == known("idx.fashion_mnist", None)
+    (other / IDX["heldout_y"]).write_bytes(b"others")
+    assert first != known("idx.mnist", str(tmp_path / "root"))
+    (other / IDX["heldout_y"]).unlink()
+    assert known("idx.mnist", str(tmp_path / "root")) is None
+
+
+def test_an_archive_and_a_folder_of_batches_are_known_by_their_files(tmp_path):
+    archive = tmp_path / ARCHIVE
+    archive.write_bytes(b"one")
+    first = known("cifar.cifar10", str(archive))
+    assert first == known("cifar.cifar10", str(tmp_path)) is not None
+    archive.write_bytes(b"two!")
+    assert first != known("cifar.cifar10", str(archive))
+    (tmp_path / CIFAR).mkdir()
+    for names in BATCHES.values():
+        for name in names:
+            (tmp_path / CIFAR / name).write_bytes(name.encode())
+    batches = known("cifar.cifar10", str(tmp_path / CIFAR))
+    assert batches == known("cifar.cifar10", str(tmp_path)) is not None
+    (tmp_path / CIFAR / "data_batch_3").unlink()
+    assert known("cifar.cifar10", str(tmp_path / CIFAR)) is None

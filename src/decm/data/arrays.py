@@ -101,6 +101,30 @@ def digits(heldout: int = 300, split_seed: int = 0) -> ArrayDataset:
     return ArrayDataset(dict(zip(KEYS, (x[train], y[train], x[held], y[held]), strict=True)), manifest)
 
 
+def known_set(
+    name: str, arrays: Mapping[str, np.ndarray], class_names: tuple[str, ...], origin: str, flip: bool = False
+) -> ArrayDataset:
+    """A published set: uint8 pictures [N, C, H, W] and labels [N] of two parts (KEYS), normalized by the training one.
+
+    Raises ValueError for labels outside its classes.
+    """
+    labels = {key: integer_labels(arrays[key], f"{name}: {key}", len(class_names)) for key in ("train_y", "heldout_y")}
+    stored = {key: torch.from_numpy({**arrays, **labels}[key]) for key in KEYS}
+    mean, std = channel_statistics(stored["train_x"].float() / 255)
+    manifest = Manifest(
+        name=name,
+        shape=tuple(stored["train_x"].shape[1:]),  # type: ignore[arg-type]
+        num_classes=len(class_names),
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        split={"train": len(stored["train_y"]), "heldout": len(stored["heldout_y"])},
+        content_hash=content_hash(*(stored[key] for key in KEYS)),
+        origin=origin,
+        class_names=class_names,
+    )
+    return ArrayDataset(stored, manifest, flip)
+
+
 def folder(path: str) -> ArrayDataset:
     """A folder made by `write_arrays`. Raises ValueError if a file is missing or does not match its manifest."""
     manifest = read_manifest(path)
@@ -180,7 +204,7 @@ def _states(arrays: Mapping[str, Tensor | np.ndarray]) -> tuple[dict[str, Tensor
     pictures = raw_pictures(arrays, ("train_x", "heldout_x"))
     mean, std = channel_statistics(pictures["train_x"])
     if all(as_array(arrays[key], key).dtype == np.uint8 for key in pictures):  # a quarter of the size
-        return {key: (x * 255).round().to(torch.uint8) for key, x in pictures.items()}, mean, std
+        return {key: torch.from_numpy(np.array(as_array(arrays[key], key))) for key in pictures}, mean, std
     normalized = {key: ((x - mean[:, None, None]) / std[:, None, None]).contiguous() for key, x in pictures.items()}
     return normalized, mean, std
 

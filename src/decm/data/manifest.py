@@ -17,13 +17,6 @@ from decm.data.image_files import holds_images
 
 MANIFEST = "manifest.json"
 MOST_CLASSES = 1_000_000
-PUBLISHED = (  # files of the known sets, which have no manifest
-    *("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-    *("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-    *("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-    *(f"data_batch_{k}" for k in range(1, 6)),
-    *("test_batch", "cifar-10-python.tar.gz"),
-)
 ADVICE = (
     "Make one of a folder of pictures with `decm data images=<folder> size=<pixels a side> out=<data set>`, or of "
     "arrays with decm.data.arrays.write_arrays."

@@ -34,27 +34,27 @@ def contents(settings: dict[str, Any]) -> dict[str, str]:
         content, target = None, str((settings.get("data") or {}).get("_target_"))
         if key == DATA and target == SYNTHETIC:
             content = "synthetic"
-        elif isinstance(path, str) and key == DATA:
-            content = data_content(Path(path), target.startswith(SETS))
+        elif key == DATA and target.startswith(SETS):
+            content = published_content(target.rpartition(".")[2], path)
         elif isinstance(path, str):
-            content = weights_content(Path(path))
+            content = data_content(Path(path)) if key == DATA else weights_content(Path(path))
         if content is not None:
             found[key] = content
     return found
 
 
-def data_content(folder: Path, published: bool = False) -> str | None:
-    """sha256 of what a data set's manifest says of its samples, or of the files of a set that is read as `published`.
+def published_content(which: str, path: str | None) -> str | None:
+    """sha256 of the files that a known set is read from; None where they are not all there."""
+    from decm.data.published import published_files
 
-    None without a manifest that can be read, and without such files.
-    """
-    from decm.data.manifest import MANIFEST, PUBLISHED, read_manifest
+    files = published_files(which, path)
+    return hashlib.sha256(json.dumps([weights_content(file) for file in files]).encode()).hexdigest() if files else None
 
-    if published:
-        places = [folder] if folder.is_file() else [path for at in ("*", "*/*", "*/*/*") for path in folder.glob(at)]
-        files = sorted((path for path in places if path.name in PUBLISHED and path.is_file()), key=lambda p: p.name)
-        parts = [(path.name, weights_content(path)) for path in files]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest() if parts else None
+
+def data_content(folder: Path) -> str | None:
+    """sha256 of what a data set's manifest says of its samples; None without a manifest that can be read."""
+    from decm.data.manifest import MANIFEST, read_manifest
+
     if not (folder / MANIFEST).is_file():
         return None
     try:

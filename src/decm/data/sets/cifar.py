@@ -8,14 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
 
-from decm.data.arrays import ArrayDataset
-from decm.data.manifest import Manifest, content_hash
-from decm.data.raw import channel_statistics, integer_labels
+from decm.data.arrays import ArrayDataset, known_set
+from decm.data.published import ARCHIVE, BATCHES, CIFAR, cifar_place
 
-FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
-BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "heldout": ["test_batch"]}
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SHAPE = (3, 32, 32)
 LARGEST = 2**28  # bytes of a batch; a real one has 31 MB
@@ -52,43 +48,21 @@ def cifar10(path: str | None = None, download: bool = False, flip: bool = False)
     `download=True` torchvision fetches what is missing, into `path` or else into `datasets`. Raises ValueError for a
     batch that is missing, damaged, or holds anything but plain containers and arrays: nothing in it is executed.
     """
-    read = reader(path) if path is not None else None
-    if read is None and download:
+    place = cifar_place(path)
+    if place is None and download:
         from torchvision import datasets
 
         datasets.CIFAR10(path or "datasets", download=True)
-        read = reader(path or "datasets")
-    if read is None:
-        where = "no place was named" if path is None else f"{path} has neither {ARCHIVE} nor {FOLDER}"
+        place = cifar_place(path or "datasets")
+    if place is None:
+        where = "no place was named" if path is None else f"{path} has neither {ARCHIVE} nor {CIFAR}"
         raise ValueError(f"CIFAR-10 is not at hand, for {where}: set data.path to one of them, or data.download=true.")
-    stored: dict[str, torch.Tensor] = {}
+    arrays: dict[str, np.ndarray] = {}
     for part, names in BATCHES.items():
-        pictures, labels = zip(*(batch(read(name), name) for name in names), strict=True)
-        stored[f"{part}_x"] = torch.from_numpy(np.concatenate(pictures))
-        stored[f"{part}_y"] = torch.from_numpy(integer_labels(np.concatenate(labels), f"{part} labels", len(CLASSES)))
-    mean, std = channel_statistics(stored["train_x"].float() / 255)
-    manifest = Manifest(
-        name="cifar10",
-        shape=SHAPE,
-        num_classes=len(CLASSES),
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        split={part: len(stored[f"{part}_y"]) for part in BATCHES},
-        content_hash=content_hash(*(stored[f"{part}_{kind}"] for part in BATCHES for kind in "xy")),
-        origin="CIFAR-10 (Krizhevsky 2009)",
-        class_names=CLASSES,
-    )
-    return ArrayDataset(stored, manifest, flip)
-
-
-def reader(path: str) -> Callable[[str], bytes] | None:
-    """What gives the bytes of a batch by its name; None where there is neither the archive nor its folder."""
-    places = [Path(path), Path(path, FOLDER), Path(path, ARCHIVE)]
-    folder = next((place for place in places if (place / "test_batch").is_file()), None)
-    if folder is not None:
-        return lambda name: file_of(folder / name)
-    archive = next((place for place in places if place.is_file()), None)
-    return None if archive is None else lambda name: member(archive, name)
+        contents = (member(place, name) if place.is_file() else file_of(place / name) for name in names)
+        pictures, labels = zip(*map(batch, contents, names), strict=True)
+        arrays |= {f"{part}_x": np.concatenate(pictures), f"{part}_y": np.concatenate(labels)}
+    return known_set("cifar10", arrays, CLASSES, "CIFAR-10 (Krizhevsky 2009)", flip)
 
 
 def file_of(path: Path) -> bytes:
